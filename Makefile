@@ -1,0 +1,43 @@
+# Contributor commands. `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+UV ?= $(shell command -v uv || echo $(HOME)/.local/bin/uv)
+RUN := $(UV) run --quiet
+
+.PHONY: help setup demo check lint unit test bench dist-check clean
+
+help: ## Show this list.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Get uv, the Python environment, the agent and the host packages.
+	@scripts/get_uv.sh
+	$(UV) sync --quiet
+	$(RUN) pyro setup --yes
+
+demo: setup ## Set everything up, then run the main job: a command in a real microVM.
+	$(RUN) pyro run debian:12 -- git --version
+
+check: setup lint test ## All checks and all tests, real guests included.
+
+lint: ## Style, types, layers, sizes, Go, shell.
+	$(RUN) ruff check .
+	$(RUN) mypy
+	$(RUN) lint-imports
+	$(RUN) python scripts/check_sizes.py
+	$(RUN) --group agent scripts/check_agent.sh
+	$(RUN) shellcheck .ci/run scripts/*.sh
+
+unit: ## The fast tests: no guest, no root.
+	$(RUN) pytest tests/unit
+
+test: ## All tests, real guests included.
+	$(RUN) pytest
+
+bench: ## Measure; prints medians and ratios.
+	$(RUN) python benchmarks/bench.py
+
+dist-check: ## Build the distributions and try the wheel in a clean environment.
+	scripts/dist_check.sh
+
+clean: ## Remove what was built here.
+	rm -rf build dist src/pyro_mcp/_bin .venv
