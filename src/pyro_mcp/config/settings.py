@@ -1,0 +1,104 @@
+"""The table of settings. Help, docs and the reader below are made from it."""
+
+import difflib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pyro_mcp.errors import InvalidRequest
+
+DRIVERS = ("auto", "firecracker", "qemu")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row: the field it fills, its variable, how its text is read, its default, its help."""
+
+    field: str
+    variable: str
+    read: Callable[[str], Any]
+    default: Any
+    help: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The values in force. Sizes are MiB, times are seconds."""
+
+    driver: str
+    max_active_vms: int
+    boot_timeout: float
+    min_free_mib: int
+    debian_mirror: str
+    debug_console: bool
+
+
+def _driver(text: str) -> str:
+    if text not in DRIVERS:
+        raise ValueError(f"one of {', '.join(DRIVERS)}")
+    return text
+
+
+def _flag(text: str) -> bool:
+    if text.lower() in ("1", "true", "yes", "on"):
+        return True
+    if text.lower() in ("", "0", "false", "no", "off"):
+        return False
+    raise ValueError("1 or 0")
+
+
+def _between(low: int, high: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not low <= int(text) <= high:
+            raise ValueError(f"a whole number from {low} to {high}")
+        return int(text)
+
+    return read
+
+
+def _mirror(text: str) -> str:
+    if text and not text.startswith(("http://", "https://", "file:///")):
+        raise ValueError("an http, https or file URL")
+    return text
+
+
+SETTINGS = (
+    Setting("driver", "PYRO_DRIVER", _driver, "auto", "Which VMM runs the machines: auto, firecracker or qemu."),
+    Setting("max_active_vms", "PYRO_MAX_ACTIVE_VMS", _between(0, 10_000), 0, "Most machines at once; 0: as many as fit the free memory."),
+    Setting("boot_timeout", "PYRO_BOOT_TIMEOUT_SECONDS", _between(1, 3600), 60, "How long a guest may take to answer, in seconds."),
+    Setting("min_free_mib", "PYRO_MIN_FREE_MIB", _between(0, 1 << 30), 512, "Disk space that must be free before a machine is made, in MiB."),
+    Setting("debian_mirror", "PYRO_DEBIAN_MIRROR", _mirror, "", "Debian archive to use; empty: the host's own apt sources, else Debian's default."),
+    Setting("debug_console", "PYRO_DEBUG_CONSOLE", _flag, False, "1: the guest's kernel talks on the console (slower)."),
+)
+
+# Variables that other layers read, known so that nobody is told they are misspelt.
+ELSEWHERE = ("PYRO_ENVIRONMENT_CACHE_DIR", "PYRO_RUNTIME_BUNDLE_DIR", "PYRO_VM_ENABLE_NETWORK", "PYRO_GO")
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """The settings from the environment variables; raises InvalidRequest naming the variable and what it takes."""
+    source = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    for row in SETTINGS:
+        text = source.get(row.variable)
+        try:
+            values[row.field] = row.default if text is None else row.read(text)
+        except ValueError as error:
+            raise InvalidRequest(
+                f"{row.variable}={text!r} is not valid: it takes {error}",
+                remedy=f"Correct or unset {row.variable}. {row.help}",
+            ) from error
+    return Settings(**values)
+
+
+def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
+    """A line for each ``PYRO_`` variable nobody reads, with the nearest known name."""
+    source = os.environ if environ is None else environ
+    known = [row.variable for row in SETTINGS] + list(ELSEWHERE)
+    lines = []
+    for name in sorted(source):
+        if name.startswith("PYRO_") and name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            lines.append(f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else ""))
+    return lines

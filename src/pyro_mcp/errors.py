@@ -1,0 +1,225 @@
+"""The one tree of errors. Every class has a code, an exit code and a usual remedy; an instance adds the cause.
+
+::
+
+    PyroError
+    |-- InvalidRequest (ValueError)            invalid_request
+    |   |-- UnknownEnvironment                 unknown_environment
+    |   `-- UnknownMachine                     unknown_machine
+    |-- OperationFailed (RuntimeError)
+        |-- HostFault                          host_fault
+        |   |-- ProgramMissing                 program_missing
+        |   |-- ProgramFailed                  program_failed
+        |   |-- NoSpace                        no_space
+        |   |-- StorageFault                   storage_fault
+        |   `-- Busy                           busy
+        |-- RuntimeBroken                      runtime_broken
+        |-- EnvironmentFault                   environment_fault
+        |-- DriverUnavailable                  driver_unavailable
+        |-- WrongState                         wrong_state
+        |-- CapacityReached                    capacity_reached
+        |-- HostCompatRefused                  host_compat_refused
+        |-- MachineFault                       machine_fault
+        |   |-- BootFailed                     boot_failed
+        |   |-- MachineDied                    machine_died
+        |   |-- MachineExpired                 machine_expired
+        |   |-- LinkTimeout                    link_timeout
+        |   `-- GuestProtocol                  guest_protocol
+        |-- GuestRefused                       guest_refused
+        `-- Interrupted                        interrupted
+
+Only the outermost surfaces catch these. Foreign failures (OSError, QMP, apt) are translated where they enter.
+"""
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+EXIT_FAILURE = 125  # as docker and podman: the tool itself failed, not the command
+
+
+class PyroError(Exception):
+    """Anything pyro reports. ``str(error)`` is the one-line cause.
+
+    *remedy* is what the user can do; *details* are evidence lines (a console tail, a program's output), already bounded.
+    """
+
+    code: ClassVar[str] = "pyro_error"
+    exit_code: ClassVar[int] = EXIT_FAILURE
+    usual_remedy: ClassVar[str] = "Run `pyro doctor` to see what this host lacks."
+
+    def __init__(self, cause: str, *, remedy: str | None = None, details: Iterable[str] = ()) -> None:
+        super().__init__(cause)
+        self.cause = cause
+        self.remedy = remedy or self.usual_remedy
+        self.details = tuple(details)
+
+    def as_dict(self) -> dict[str, object]:
+        """The JSON object every surface shows for a failure."""
+        return {
+            "ok": False,
+            "error": self.cause,
+            "code": self.code,
+            "remedy": self.remedy,
+            "details": list(self.details),
+        }
+
+
+class InvalidRequest(PyroError, ValueError):
+    """An argument is not acceptable; nothing was started."""
+
+    code = "invalid_request"
+    usual_remedy = "Correct the argument; `pyro --help` shows what each one takes."
+
+
+class UnknownEnvironment(InvalidRequest):
+    """The environment is not in the catalog."""
+
+    code = "unknown_environment"
+    usual_remedy = "Run `pyro env list` to see the environments."
+
+
+class UnknownMachine(InvalidRequest):
+    """No machine of this user has that id (any more)."""
+
+    code = "unknown_machine"
+    usual_remedy = "Check the id; a machine is gone after its command, its deletion or its time to live."
+
+
+class OperationFailed(PyroError, RuntimeError):
+    """The request was sound and could not be carried out."""
+
+    code = "operation_failed"
+
+
+class HostFault(OperationFailed):
+    """The host did not do what was asked of it."""
+
+    code = "host_fault"
+
+
+class ProgramMissing(HostFault):
+    """A host program is not installed."""
+
+    code = "program_missing"
+    usual_remedy = "Run `pyro setup` to install the host packages."
+
+
+class ProgramFailed(HostFault):
+    """A host program ended with an error or took too long."""
+
+    code = "program_failed"
+
+
+class NoSpace(HostFault):
+    """A filesystem is full, or would be."""
+
+    code = "no_space"
+    usual_remedy = "Free some disk space; `pyro env prune` removes environments that are not needed."
+
+
+class StorageFault(HostFault):
+    """Files of the state or the cache cannot be read or written."""
+
+    code = "storage_fault"
+    usual_remedy = "Check the owner and the permissions of the directory named above."
+
+
+class Busy(HostFault):
+    """Another pyro process holds what is needed, and did not let go in time."""
+
+    code = "busy"
+    usual_remedy = "Wait for the other pyro process, then try again."
+
+
+class RuntimeBroken(OperationFailed):
+    """The kernel, the initramfs or the agent is missing, or differs from its recorded digest."""
+
+    code = "runtime_broken"
+
+
+class EnvironmentFault(OperationFailed):
+    """An environment cannot be installed, or its installed image is damaged."""
+
+    code = "environment_fault"
+    usual_remedy = "Run `pyro env pull ENVIRONMENT` again; `pyro doctor` checks the host packages it needs."
+
+
+class DriverUnavailable(OperationFailed):
+    """No driver can run a guest here, or not the one that was asked for."""
+
+    code = "driver_unavailable"
+    usual_remedy = "Run `pyro doctor` for the reason; `--driver auto` takes what works."
+
+
+class WrongState(OperationFailed):
+    """The machine is not in the state this operation needs."""
+
+    code = "wrong_state"
+    usual_remedy = "Look at the machine's state first (status)."
+
+
+class CapacityReached(OperationFailed):
+    """One more machine would not fit on this host."""
+
+    code = "capacity_reached"
+    usual_remedy = "Delete a machine, ask for less memory, or raise PYRO_MAX_ACTIVE_VMS."
+
+
+class HostCompatRefused(OperationFailed):
+    """Running on the host itself was not allowed."""
+
+    code = "host_compat_refused"
+    usual_remedy = "Pass --allow-host-compat only if the command may run on this host without isolation."
+
+
+class MachineFault(OperationFailed):
+    """The virtual machine or its link failed."""
+
+    code = "machine_fault"
+
+
+class BootFailed(MachineFault):
+    """The guest did not come up."""
+
+    code = "boot_failed"
+    usual_remedy = "The last lines of the guest's console are above; `pyro doctor --deep` boots a test guest."
+
+
+class MachineDied(MachineFault):
+    """The virtual machine ended while it was needed."""
+
+    code = "machine_died"
+
+
+class MachineExpired(MachineFault):
+    """The machine reached its time to live."""
+
+    code = "machine_expired"
+    usual_remedy = "Give it a longer life with --ttl-seconds."
+
+
+class LinkTimeout(MachineFault):
+    """The agent in the guest did not answer in time."""
+
+    code = "link_timeout"
+
+
+class GuestProtocol(MachineFault):
+    """The guest sent what the protocol does not allow; the machine is not trusted any further."""
+
+    code = "guest_protocol"
+
+
+class GuestRefused(OperationFailed):
+    """The agent refused an operation, with one of the protocol's codes."""
+
+    code = "guest_refused"
+    usual_remedy = "Check the user, the working directory and the command for this environment."
+
+
+class Interrupted(OperationFailed):
+    """The caller asked to stop."""
+
+    code = "interrupted"
+    exit_code = 130
+    usual_remedy = "Start it again when you are ready."

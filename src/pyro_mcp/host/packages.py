@@ -1,0 +1,48 @@
+"""The host packages pyro needs, and the command that installs them."""
+
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """A program pyro starts, the Debian or Ubuntu package that has it, and what it is for."""
+
+    program: str
+    package: str
+    purpose: str
+
+
+REQUIREMENTS = (
+    Requirement("qemu-system-x86_64", "qemu-system-x86", "runs the virtual machines"),
+    Requirement("sqfstar", "squashfs-tools", "packs environments"),
+    Requirement("mmdebstrap", "mmdebstrap", "bootstraps Debian environments"),
+    Requirement("mke2fs", "e2fsprogs", "formats scratch disks"),
+    Requirement("apt-get", "apt", "fetches the kernel from the Debian archive"),
+    Requirement("dpkg-deb", "dpkg", "unpacks the kernel package"),
+)
+
+
+def package_of(program: str) -> str | None:
+    """The package that provides *program*, if it is one of ours."""
+    return next((need.package for need in REQUIREMENTS if need.program == program), None)
+
+
+def missing(search_path: str) -> list[Requirement]:
+    """The requirements whose program is not on *search_path*."""
+    return [need for need in REQUIREMENTS if shutil.which(need.program, path=search_path) is None]
+
+
+def install_commands(needs: Iterable[Requirement]) -> list[list[str]]:
+    """The commands that install *needs* here; empty when there is nothing to do or no apt on this host."""
+    packages = sorted({need.package for need in needs})
+    if not packages or not Path("/usr/bin/apt-get").exists():
+        return []
+    prefix = [] if os.geteuid() == 0 else ["sudo"]
+    return [
+        [*prefix, "apt-get", "update"],
+        [*prefix, "apt-get", "install", "--yes", "--no-install-recommends", *packages],
+    ]

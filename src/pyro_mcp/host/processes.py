@@ -1,0 +1,78 @@
+"""Processes of other programs: identified by pid and start time, watched and stopped through pidfds."""
+
+import contextlib
+import os
+import select
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyro_mcp.host.deadline import Deadline
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessId:
+    """A process for ever: *pid* alone may be used again, together with *start_ticks* (field 22 of proc(5) stat) it is not."""
+
+    pid: int
+    start_ticks: int
+
+    @classmethod
+    def of(cls, pid: int) -> "ProcessId | None":
+        """The identity of the live process *pid*; ``None`` when there is none or it is a zombie."""
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_bytes()
+        except OSError:
+            return None
+        # The command name is in parentheses and may hold anything: count the fields behind the last one.
+        fields = stat[stat.rindex(b")") + 2 :].split()
+        if fields[0] in (b"Z", b"X"):
+            return None
+        return cls(pid, int(fields[19]))
+
+    @classmethod
+    def current(cls) -> "ProcessId":
+        """The identity of this process."""
+        found = cls.of(os.getpid())
+        if found is None:
+            raise RuntimeError("/proc does not show this process")
+        return found
+
+    @property
+    def alive(self) -> bool:
+        """Whether this very process runs."""
+        return ProcessId.of(self.pid) == self
+
+    def stop(self, *, grace: float, deadline: Deadline) -> bool:
+        """Send SIGTERM, after *grace* seconds SIGKILL; ``True`` when the process is proved gone by *deadline*.
+
+        The signal goes through a pidfd that was opened before the identity was checked, so it cannot hit a stranger.
+        """
+        try:
+            pidfd = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return True
+        try:
+            if not self.alive:
+                return True
+            for number, patience in ((signal.SIGTERM, deadline.sooner(grace)), (signal.SIGKILL, deadline)):
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(pidfd, number)
+                if _readable(pidfd, patience):
+                    return True
+            return not self.alive
+        finally:
+            os.close(pidfd)
+
+
+def _readable(descriptor: int, deadline: Deadline) -> bool:
+    """Wait until *descriptor* is readable; a pidfd is when its process has ended."""
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    timeout = deadline.timeout
+    return bool(poller.poll(None if timeout is None else timeout * 1000))
+
+
+def boot_id() -> str:
+    """The id of the host's present boot (random(4)); verdicts about the machine are remembered by it."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

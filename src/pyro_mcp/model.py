@@ -1,0 +1,244 @@
+"""The words all layers share: what a machine is asked to be, what a run gives back, and the limits of both.
+
+Results are ``TypedDict``: the SDK returns them, the CLI prints them with ``--json``, the MCP server sends them.
+"""
+
+import re
+import secrets
+from dataclasses import dataclass, field
+from typing import Literal, NotRequired, TypedDict
+
+from pyro_mcp.errors import InvalidRequest
+
+VCPU_LIMITS = (1, 8)
+MEM_MIB_LIMITS = (256, 32768)
+DISK_MIB_LIMITS = (64, 1 << 20)
+TTL_SECONDS_LIMITS = (60, 7 * 24 * 3600)
+TIMEOUT_SECONDS_MOST = 30 * 24 * 3600
+COMMAND_BYTES_MOST = 128 * 1024  # the kernel takes no longer argument (MAX_ARG_STRLEN, execve(2))
+ENVIRONMENT_BYTES_MOST = 64 * 1024
+OUTPUT_BYTES_MOST = 1 << 20
+
+DEFAULT_VCPU_COUNT = 1
+DEFAULT_MEM_MIB = 1024
+DEFAULT_DISK_MIB = 4096
+DEFAULT_TTL_SECONDS = 600
+DEFAULT_TIMEOUT_SECONDS = 30
+
+MACHINE_ID = re.compile(r"[0-9a-f]{12}")
+USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}\$?(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,31})?")
+VARIABLE = re.compile(r"[^=\0]+")
+
+ExecutionMode = Literal["guest_vsock", "guest_serial", "host_compat", "pending"]
+MachineState = Literal["created", "started", "stopped"]
+
+
+def new_machine_id() -> str:
+    """A random id, 12 lower-case hex digits."""
+    return secrets.token_hex(6)
+
+
+def check_machine_id(machine_id: str) -> str:
+    """Return *machine_id*; raises InvalidRequest unless it is 12 lower-case hex digits."""
+    if not isinstance(machine_id, str) or not MACHINE_ID.fullmatch(machine_id):
+        raise InvalidRequest(f"{machine_id!r:.60} is not a machine id (12 lower-case hex digits)")
+    return machine_id
+
+
+def check_between(name: str, value: int, limits: tuple[int, int]) -> int:
+    """Return *value*; raises InvalidRequest unless it is a whole number within *limits*."""
+    low, high = limits
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise InvalidRequest(f"{name} must be between {low} and {high}")
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class MachineSpec:
+    """What a machine is asked to be. Raises InvalidRequest for sizes outside the limits."""
+
+    environment: str
+    vcpu_count: int = DEFAULT_VCPU_COUNT
+    mem_mib: int = DEFAULT_MEM_MIB
+    disk_mib: int = DEFAULT_DISK_MIB
+    ttl_seconds: int = DEFAULT_TTL_SECONDS
+    network: bool = False
+    allow_host_compat: bool = False
+    driver: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_between("vcpu_count", self.vcpu_count, VCPU_LIMITS)
+        check_between("mem_mib", self.mem_mib, MEM_MIB_LIMITS)
+        check_between("disk_mib", self.disk_mib, DISK_MIB_LIMITS)
+        check_between("ttl_seconds", self.ttl_seconds, TTL_SECONDS_LIMITS)
+
+
+@dataclass(frozen=True, slots=True)
+class Terminal:
+    """The size of a terminal in characters, and its type."""
+
+    rows: int
+    columns: int
+    term: str = "xterm-256color"
+
+
+@dataclass(frozen=True, slots=True)
+class CommandSpec:
+    """What to run in a guest: *command* goes to ``/bin/sh -lc``. Times are seconds; *cwd* empty: the user's home."""
+
+    command: str
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
+    env: dict[str, str] = field(default_factory=dict)
+    cwd: str = ""
+    user: str = ""
+    terminal: Terminal | None = None
+    stdin: bool = False
+
+    def __post_init__(self) -> None:
+        _check_command(self.command)
+        _check_timeout(self.timeout_seconds)
+        _check_environment(self.env)
+        if self.cwd and (not self.cwd.startswith("/") or "\0" in self.cwd or len(self.cwd) > 4095):
+            raise InvalidRequest("cwd must be an absolute path in the guest")
+        if self.user and not USER.fullmatch(self.user):
+            raise InvalidRequest("user must be a name, a uid, name:group or uid:gid")
+
+
+def _check_command(command: str) -> None:
+    if not isinstance(command, str) or not command.strip():
+        raise InvalidRequest("command must not be empty", remedy="Give the command after `--`.")
+    if "\0" in command:
+        raise InvalidRequest("command must not contain a NUL byte")
+    if len(command.encode(errors="surrogateescape")) > COMMAND_BYTES_MOST:
+        raise InvalidRequest(
+            f"command is longer than {COMMAND_BYTES_MOST} bytes",
+            remedy="Pipe a long script through standard input: `pyro run -i ENV -- sh < script`.",
+        )
+
+
+def _check_timeout(seconds: float) -> None:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+        raise InvalidRequest("timeout_seconds must be positive")
+    if seconds > TIMEOUT_SECONDS_MOST:
+        raise InvalidRequest(f"timeout_seconds must be at most {TIMEOUT_SECONDS_MOST}")
+
+
+def _check_environment(env: dict[str, str]) -> None:
+    for name, value in env.items():
+        if not isinstance(name, str) or not isinstance(value, str) or not VARIABLE.fullmatch(name) or "\0" in value:
+            raise InvalidRequest(f"{name!r:.60} is not a variable that can be set", remedy="Use NAME=VALUE.")
+    size = sum(len(name.encode(errors="surrogateescape")) + len(value.encode(errors="surrogateescape")) + 2 for name, value in env.items())
+    if size > ENVIRONMENT_BYTES_MOST:
+        raise InvalidRequest(f"env is larger than {ENVIRONMENT_BYTES_MOST} bytes")
+
+
+class Isolation(TypedDict):
+    """What stands between the command and the host."""
+
+    vmm: str
+    accelerator: str
+    sandbox: list[str]
+
+
+class Cleanup(TypedDict):
+    """How the machine was removed."""
+
+    vm_id: str
+    deleted: bool
+    reason: str
+
+
+class RunResult(TypedDict):
+    """One command and its machine. *stdout* and *stderr* are text (other bytes become U+FFFD), cut in the middle beyond 1 MiB each."""
+
+    vm_id: str
+    environment: str
+    environment_version: str | None
+    command: str
+    stdout: str
+    stderr: str
+    stdout_truncated: bool
+    stderr_truncated: bool
+    stdout_bytes: int
+    stderr_bytes: int
+    exit_code: int
+    duration_ms: int
+    timed_out: bool
+    causes: list[str]
+    execution_mode: ExecutionMode
+    isolation: Isolation
+    cleanup: Cleanup
+
+
+class VmRecord(TypedDict):
+    """A machine as its users see it. *created_at* and *expires_at* are Unix seconds."""
+
+    vm_id: str
+    environment: str
+    environment_version: str | None
+    vcpu_count: int
+    mem_mib: int
+    disk_mib: int
+    ttl_seconds: int
+    created_at: float
+    expires_at: float
+    state: MachineState
+    network_enabled: bool
+    allow_host_compat: bool
+    guest_ip: str | None
+    tap_name: str | None
+    execution_mode: ExecutionMode
+    isolation: Isolation
+    metadata: dict[str, str]
+
+
+class DeletedVm(TypedDict):
+    """The answer to a deletion."""
+
+    vm_id: str
+    deleted: bool
+    reason: str
+
+
+class ReapedVms(TypedDict):
+    """Machines removed because their time was over."""
+
+    deleted_vm_ids: list[str]
+    count: int
+
+
+class EnvironmentRecord(TypedDict):
+    """An environment of the catalog and whether it is installed."""
+
+    name: str
+    version: str
+    description: str
+    default_packages: list[str]
+    distribution: str
+    distribution_version: str
+    platform: str
+    oci_registry: str
+    oci_repository: str
+    oci_reference: str
+    source_digest: str | None
+    compatibility: str
+    catalog_version: str
+    installed: bool
+    cache_dir: str
+    install_dir: str
+    install_manifest: NotRequired[str]
+
+
+class PulledEnvironment(EnvironmentRecord):
+    """An environment that was just made sure to be installed."""
+
+    kernel_image: str
+    rootfs_image: str
+    source: str
+
+
+class PrunedEnvironments(TypedDict):
+    """What a prune removed."""
+
+    count: int
+    deleted_environment_dirs: list[str]
