@@ -23,7 +23,17 @@ STOP_GRACE = 2.0
 CHUNK = 1 << 16
 Process = subprocess.Popen[bytes]
 # What programs that reach the network or write temporary files need from the caller's environment.
-INHERITED = ("HOME", "TMPDIR", "http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+INHERITED = (
+    "HOME",
+    "TMPDIR",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "all_proxy",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +87,9 @@ def run(
     """Run a program to its end.
 
     *stdin* and *stdout* are files (default: empty, and captured up to 4 MiB; further output is read and dropped).
-    *on_progress* is called about four times a second while it runs. With *check* a non-zero status raises ProgramFailed with the tail of stderr.
-    The program's whole process group is killed when the deadline comes or the caller is interrupted.
+    *on_progress* is called about four times a second while it runs. With *check* a non-zero status raises
+    ProgramFailed with the tail of stderr. The program's whole process group is killed when the deadline comes or
+    the caller is interrupted.
     """
     command = [find(argv[0]), *argv[1:]]
     with start(command, env=env, cwd=cwd, stdin=stdin, stdout=stdout or subprocess.PIPE) as process:
@@ -95,7 +106,9 @@ def run(
 def tail(data: bytes, lines: int = TAIL_LINES) -> list[str]:
     """The last *lines* lines of a program's output, safe to print, each at most 400 characters."""
     text = data.decode(errors="backslashreplace").splitlines()[-lines:]
-    return ["".join(c if c.isprintable() or c == "\t" else "\N{REPLACEMENT CHARACTER}" for c in line)[:400] for line in text]
+    return [
+        "".join(c if c.isprintable() or c == "\t" else "\N{REPLACEMENT CHARACTER}" for c in line)[:400] for line in text
+    ]
 
 
 @contextlib.contextmanager
@@ -108,7 +121,14 @@ def start(
     stdout: IO[bytes] | int = subprocess.PIPE,
 ) -> Iterator[Process]:
     """Start a program in a session of its own; when the block is left, its whole group is proved gone."""
-    process = _spawn(argv, env=clean_environment(env), cwd=cwd, stdin=stdin or subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE)
+    process = _spawn(
+        argv,
+        env=clean_environment(env),
+        cwd=cwd,
+        stdin=stdin or subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+    )
     try:
         yield process
     finally:
@@ -117,7 +137,7 @@ def start(
 
 @contextlib.contextmanager
 def start_streaming(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, with_stdin: bool) -> Iterator[Process]:
-    """Start a program with pipes for a caller that moves the bytes itself (stdin does not block); *env* is all it gets."""
+    """Start a program with pipes for a caller that moves the bytes itself; stdin does not block, *env* is all it gets."""
     process = _spawn(
         argv,
         env=env,
@@ -139,7 +159,14 @@ def spawn_detached(argv: Sequence[str], *, pass_fds: Sequence[int], env: Mapping
 
     Its stdout and stderr go nowhere: a program started so reports through a descriptor. The caller owns the process.
     """
-    return _spawn(argv, env=clean_environment(env), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=pass_fds)
+    return _spawn(
+        argv,
+        env=clean_environment(env),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        pass_fds=pass_fds,
+    )
 
 
 def _spawn(

@@ -1,0 +1,1 @@
+"""Tools and fakes for tests, shipped for those who build on pyro."""
