@@ -1,0 +1,36 @@
+"""What makes a machine this one and no other: its names and its randomness."""
+
+import os
+import secrets
+from dataclasses import dataclass, field
+from typing import Self
+
+from pyro_mcp.model import check_machine_id
+
+ENTROPY_BYTES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What ``configure`` gives a guest after a boot or a resume; the wall clock is added when it is sent.
+
+    Use it once.
+    """
+
+    hostname: str
+    machine_id: str  # 32 hex digits, the guest's /etc/machine-id
+    entropy: bytes = field(repr=False)
+    resumed: bool
+
+    @classmethod
+    def fresh(cls, machine_id: str, *, resumed: bool = False) -> Self:
+        """A new identity for our machine *machine_id*; *resumed*: it comes from a snapshot.
+
+        Raises InvalidRequest.
+        """
+        return cls(
+            hostname=f"pyro-{check_machine_id(machine_id)}",
+            machine_id=secrets.token_hex(16),
+            entropy=os.urandom(ENTROPY_BYTES),
+            resumed=resumed,
+        )
