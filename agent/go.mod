@@ -1,0 +1,3 @@
+module pyro.dev/agent
+
+go 1.24

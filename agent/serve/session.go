@@ -1,0 +1,161 @@
+package serve
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"sync/atomic"
+	"syscall"
+
+	"pyro.dev/agent/job"
+	"pyro.dev/agent/listen"
+	"pyro.dev/agent/wire"
+)
+
+const (
+	// outputSize keeps a whole frame of output within one write of a virtio-serial port (32 KiB).
+	outputSize = 32<<10 - wire.HeaderSize - offsetSize - wire.TrailerSize
+	offsetSize = 8
+)
+
+// session is what one HELLO began. Its goroutine reads; while an operation streams, only that one writes.
+type session struct {
+	server  *Server
+	channel listen.Channel
+	reader  *wire.Reader
+	id      uint32
+	out     []byte // the frame being written
+	op      *operation
+}
+
+// operation streams a job to the session's client.
+type operation struct {
+	client   *job.Client
+	ending   atomic.Bool // the last frame is about to be written: another request may come
+	finished chan struct{}
+}
+
+// run reads frames until the session ends.
+func (s *session) run() error {
+	for {
+		frame, err := s.reader.ReadFrame(s.id)
+		if err != nil {
+			return err
+		}
+		if err := s.handle(frame); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *session) handle(frame wire.Frame) error {
+	if frame.Type == wire.Request {
+		return s.request(frame.Payload)
+	}
+	if frame.Type >= wire.Response {
+		return wire.BadType // ours to send, not to get
+	}
+	if s.op == nil {
+		return nil // meant for an operation that has just ended
+	}
+	client, p := s.op.client, frame.Payload
+	switch {
+	case frame.Type == wire.Stdin:
+		if client.Stdin(p) != nil {
+			return wire.BadLength // input beyond the credit
+		}
+	case frame.Type == wire.StdinEOF && len(p) == 0:
+		client.StdinEOF()
+	case frame.Type == wire.Signal && len(p) == 4:
+		if number := binary.BigEndian.Uint32(p); number >= 1 && number <= maxSignal {
+			client.Signal(syscall.Signal(number))
+		}
+	case frame.Type == wire.Resize && len(p) == 4:
+		client.Resize(binary.BigEndian.Uint16(p), binary.BigEndian.Uint16(p[2:]))
+	default:
+		return wire.BadLength
+	}
+	return nil
+}
+
+// request answers a REQUEST, or starts streaming.
+func (s *session) request(payload []byte) error {
+	if s.op != nil {
+		if !s.op.ending.Load() {
+			s.abandon()
+			return s.send(wire.Error, &failure{"busy", "an operation is still running on this session"})
+		}
+		<-s.op.finished
+		s.op = nil
+	}
+	var r request
+	if err := json.Unmarshal(payload, &r); err != nil {
+		return s.send(wire.Error, &failure{"bad_request", err.Error()})
+	}
+	answer, client, err := s.server.perform(&r)
+	if err != nil {
+		return s.send(wire.Error, asFailure(err))
+	}
+	err = s.send(wire.Response, answer)
+	switch {
+	case r.Op == "poweroff":
+		s.server.PowerOff() // even when nobody waits for the answer
+	case client != nil && err != nil:
+		client.Detach()
+	case client != nil:
+		s.op = &operation{client: client, finished: make(chan struct{})}
+		go s.stream(s.op)
+	}
+	return err
+}
+
+// stream writes the job's output until its end, or until the client is lost.
+func (s *session) stream(op *operation) {
+	defer close(op.finished)
+	defer op.client.Detach()
+	if cap(s.out) < outputSize+wire.HeaderSize+offsetSize+wire.TrailerSize {
+		s.out = make([]byte, 0, 32<<10)
+	}
+	const head = wire.HeaderSize + offsetSize
+	for {
+		event := op.client.Next(s.out[head : head+outputSize])
+		var err error
+		switch event.Kind {
+		case job.Lost:
+			return
+		case job.Ended:
+			op.ending.Store(true)
+			s.send(wire.Exit, event.Exit)
+			return
+		case job.Granted:
+			s.out = wire.AppendHeader(s.out[:0], s.id, wire.Credit)
+			s.out = binary.BigEndian.AppendUint32(s.out, uint32(event.Size))
+			err = s.flush()
+		case job.Output:
+			kind := wire.Stdout + wire.Type(event.Stream)
+			s.out = wire.AppendHeader(s.out[:0], s.id, kind)
+			s.out = binary.BigEndian.AppendUint64(s.out, event.Offset)
+			s.out = s.out[:head+event.Size]
+			err = s.flush()
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// send writes a frame with a JSON object.
+func (s *session) send(kind wire.Type, object any) error {
+	payload, err := json.Marshal(object)
+	if err != nil || len(payload) > wire.MaxPayload {
+		kind, payload = wire.Error, []byte(`{"code":"internal","message":"the answer cannot be encoded"}`)
+	}
+	s.out = append(wire.AppendHeader(s.out[:0], s.id, kind), payload...)
+	return s.flush()
+}
+
+// flush ends the frame in out and writes it.
+func (s *session) flush() error {
+	s.out = wire.Finish(s.out, 0)
+	_, err := s.channel.Write(s.out)
+	return err
+}
