@@ -21,6 +21,7 @@ check: setup lint test ## All checks and all tests, real guests included.
 
 lint: ## Style, types, layers, sizes, Go, shell.
 	$(RUN) ruff check .
+	$(RUN) ruff format --check .
 	$(RUN) mypy
 	$(RUN) lint-imports
 	$(RUN) python scripts/check_sizes.py

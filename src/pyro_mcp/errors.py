@@ -40,7 +40,8 @@ EXIT_FAILURE = 125  # as docker and podman: the tool itself failed, not the comm
 class PyroError(Exception):
     """Anything pyro reports. ``str(error)`` is the one-line cause.
 
-    *remedy* is what the user can do; *details* are evidence lines (a console tail, a program's output), already bounded.
+    *remedy* is what the user can do; *details* are evidence lines (a console tail, a program's output), already
+    bounded.
     """
 
     code: ClassVar[str] = "pyro_error"

@@ -15,7 +15,7 @@ MEM_MIB_LIMITS = (256, 32768)
 DISK_MIB_LIMITS = (64, 1 << 20)
 TTL_SECONDS_LIMITS = (60, 7 * 24 * 3600)
 TIMEOUT_SECONDS_MOST = 30 * 24 * 3600
-COMMAND_BYTES_MOST = 128 * 1024  # the kernel takes no longer argument (MAX_ARG_STRLEN, execve(2))
+COMMAND_BYTES_MOST = 128 * 1024 - 1  # the kernel takes no longer argument (MAX_ARG_STRLEN with its NUL, execve(2))
 ENVIRONMENT_BYTES_MOST = 64 * 1024
 OUTPUT_BYTES_MOST = 1 << 20
 
@@ -104,12 +104,20 @@ class CommandSpec:
             raise InvalidRequest("user must be a name, a uid, name:group or uid:gid")
 
 
+def byte_size(name: str, text: str) -> int:
+    """The length of *text* in bytes; raises InvalidRequest for characters that have none (lone surrogates)."""
+    try:
+        return len(text.encode(errors="surrogateescape"))
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(f"{name:.60} holds characters that cannot be encoded") from error
+
+
 def _check_command(command: str) -> None:
     if not isinstance(command, str) or not command.strip():
         raise InvalidRequest("command must not be empty", remedy="Give the command after `--`.")
     if "\0" in command:
         raise InvalidRequest("command must not contain a NUL byte")
-    if len(command.encode(errors="surrogateescape")) > COMMAND_BYTES_MOST:
+    if byte_size("command", command) > COMMAND_BYTES_MOST:
         raise InvalidRequest(
             f"command is longer than {COMMAND_BYTES_MOST} bytes",
             remedy="Pipe a long script through standard input: `pyro run -i ENV -- sh < script`.",
@@ -127,7 +135,7 @@ def _check_environment(env: dict[str, str]) -> None:
     for name, value in env.items():
         if not isinstance(name, str) or not isinstance(value, str) or not VARIABLE.fullmatch(name) or "\0" in value:
             raise InvalidRequest(f"{name!r:.60} is not a variable that can be set", remedy="Use NAME=VALUE.")
-    size = sum(len(name.encode(errors="surrogateescape")) + len(value.encode(errors="surrogateescape")) + 2 for name, value in env.items())
+    size = sum(byte_size(name, name) + byte_size(name, value) + 2 for name, value in env.items())
     if size > ENVIRONMENT_BYTES_MOST:
         raise InvalidRequest(f"env is larger than {ENVIRONMENT_BYTES_MOST} bytes")
 
@@ -149,7 +157,10 @@ class Cleanup(TypedDict):
 
 
 class RunResult(TypedDict):
-    """One command and its machine. *stdout* and *stderr* are text (other bytes become U+FFFD), cut in the middle beyond 1 MiB each."""
+    """One command and its machine.
+
+    *stdout* and *stderr* are text (other bytes become U+FFFD), each cut in the middle beyond 1 MiB.
+    """
 
     vm_id: str
     environment: str

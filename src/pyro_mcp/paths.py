@@ -45,6 +45,41 @@ class MachinePaths:
         """The lock of that channel."""
         return self.directory / f"link-{port:02}.lock"
 
+    @property
+    def run(self) -> Path:
+        """Firecracker only: the one directory the VMM may write to, with its sockets. It belongs to the VMM's user."""
+        return self.directory / "run"
+
+    @property
+    def api(self) -> Path:
+        """Firecracker's API socket."""
+        return self.run / "api.sock"
+
+    @property
+    def vsock(self) -> Path:
+        """Firecracker's socket for connections to the guest's vsock ports."""
+        return self.run / "v.sock"
+
+    @property
+    def log_pipe(self) -> Path:
+        """The FIFO Firecracker logs to; the launcher reads it into ``vmm.log``."""
+        return self.run / "log"
+
+    @property
+    def metrics_pipe(self) -> Path:
+        """The FIFO Firecracker writes its metrics to; the launcher reads it into ``metrics.log``."""
+        return self.run / "metrics"
+
+    @property
+    def metrics(self) -> Path:
+        """Firecracker's metrics, a JSON object per line (bounded; older half in ``metrics.log.1``)."""
+        return self.directory / "metrics.log"
+
+    @property
+    def jail(self) -> Path:
+        """Where the VMM's root directory is mounted, in a mount namespace of its own; empty as the host sees it."""
+        return self.directory / "jail"
+
 
 @dataclass(frozen=True, slots=True)
 class Paths:
@@ -103,9 +138,29 @@ class Paths:
         return self.cache / "runtime.lock"
 
     @property
+    def vmms(self) -> Path:
+        """Firecracker and its jailer, a directory per version."""
+        return self.cache / "vmm"
+
+    @property
+    def vmm_lock(self) -> Path:
+        """Held while Firecracker is installed."""
+        return self.cache / "vmm.lock"
+
+    @property
+    def vmm_verified(self) -> Path:
+        """The digests of VMM binaries that were compared, and what tells that the files are still the same."""
+        return self.cache / "vmm-verified.json"
+
+    @property
     def scratch_images(self) -> Path:
         """Formatted empty scratch disks, a file per size."""
         return self.cache / "scratch"
+
+    @property
+    def lab(self) -> Path:
+        """Contributors only: what the lab's machine is made of (``pyro_mcp.testing.lab``)."""
+        return self.cache / "lab"
 
     @property
     def images(self) -> Path:

@@ -1,0 +1,105 @@
+"""The ``pyro`` command: verbs load when they are used; every failure ends here as a message and an exit code."""
+
+import difflib
+import importlib
+import signal
+from collections.abc import Sequence
+
+import click
+
+from pyro_mcp import __version__
+from pyro_mcp.cli import render
+from pyro_mcp.errors import EXIT_FAILURE, InvalidRequest, PyroError
+
+# verb: (module that holds a click command named ``command``, its line in the help)
+VERBS = {
+    "demo": ("pyro_mcp.cli.demo", "Run one command in a fresh microVM and show the whole result."),
+    "doctor": ("pyro_mcp.cli.doctor", "Say what this host can run, what is missing, and how to get it."),
+    "env": ("pyro_mcp.cli.env", "List, pull, inspect and prune environments."),
+    "run": ("pyro_mcp.cli.run", "Run a command in a fresh microVM."),
+    "setup": ("pyro_mcp.cli.setup", "Install the host packages pyro needs."),
+}
+USAGE_ERROR = 2
+FAILURE = 1
+# These speak for the guest's command in their exit code, so pyro's own failures get one apart.
+GUEST_VERBS = ("run",)
+
+
+class Verbs(click.Group):
+    """A group whose commands are imported on first use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """The verbs, in the order of the help."""
+        return sorted(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
+        """Import the verb's module."""
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = importlib.import_module(VERBS[cmd_name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
+        """The list of verbs, without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, VERBS[name][1]) for name in sorted(VERBS)])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb, or say which one was probably meant."""
+        if args and not args[0].startswith("-") and args[0] not in VERBS:
+            near = difflib.get_close_matches(args[0], VERBS, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise click.UsageError(f"no such command {args[0]!r}.{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="pyro %(version)s")
+def pyro() -> None:
+    """Run commands in ephemeral microVMs from curated Linux environments.
+
+    \b
+    Examples:
+      pyro run debian:12 -- git --version
+      pyro doctor
+      pyro env list
+    """  # noqa: D301 - \b is click's mark for a block that is not rewrapped
+
+
+def run(args: Sequence[str]) -> int:
+    """Carry out one command line; its exit code."""
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a closed pipe is an error to handle, not a death in mid-clean-up
+    words = list(args)
+    as_json = "--json" in (words[: words.index("--")] if "--" in words else words)
+    guest_verb = bool(words) and words[0] in GUEST_VERBS
+    try:
+        result = pyro.main(words, prog_name="pyro", standalone_mode=False)
+    except click.UsageError as error:
+        return _usage(error, as_json=as_json)
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        render.error_line("interrupted")
+        return 128 + signal.SIGINT
+    except PyroError as error:
+        render.failure(error, as_json=as_json)
+        if error.exit_code != EXIT_FAILURE:
+            return error.exit_code
+        return EXIT_FAILURE if guest_verb else FAILURE
+    except BrokenPipeError:
+        return 128 + signal.SIGPIPE
+    return result if isinstance(result, int) else 0
+
+
+def _usage(error: click.UsageError, *, as_json: bool) -> int:
+    if as_json:
+        render.failure(InvalidRequest(error.format_message(), remedy=_help_hint(error)), as_json=True)
+    else:
+        render.usage(error.ctx.get_usage() if error.ctx else "", error.format_message(), _help_hint(error))
+    return USAGE_ERROR
+
+
+def _help_hint(error: click.UsageError) -> str:
+    return f"Try `{error.ctx.command_path if error.ctx else 'pyro'} --help`."

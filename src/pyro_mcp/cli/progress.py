@@ -1,0 +1,57 @@
+"""Progress for people: phase lines, and on a terminal one line of bytes and rate that renews itself."""
+
+import sys
+import time
+
+from pyro_mcp.cli import render
+
+RENEW_SECONDS = 0.2
+UNITS = ("B", "KiB", "MiB", "GiB")
+
+
+class TaggedProgress:
+    """Prints ``[tag] phase=NAME key=value`` lines on stderr."""
+
+    def __init__(self, tag: str) -> None:
+        self._tag = tag
+        self._terminal = sys.stderr.isatty()
+        self._began = time.monotonic()
+        self._renewed = 0.0
+        self._shown = False
+
+    def phase(self, name: str, **fields: object) -> None:
+        """See ``Progress``."""
+        self._take_away()
+        self._began = time.monotonic()
+        words = [f"{key}={value}" for key, value in fields.items()]
+        render.progress_line(" ".join([f"[{self._tag}] phase={name}", *words]))
+
+    def advance(self, done_bytes: int, total_bytes: int | None = None) -> None:
+        """See ``Progress``; shown on a terminal only."""
+        now = time.monotonic()
+        if not self._terminal or now - self._renewed < RENEW_SECONDS:
+            return
+        self._renewed = now
+        rate = done_bytes / max(now - self._began, 0.001)
+        total = f" of {size(total_bytes)}" if total_bytes else ""
+        render.status_line(f"[{self._tag}] {size(done_bytes)}{total}, {size(rate)}/s")
+        self._shown = True
+
+    def note(self, text: str) -> None:
+        """See ``Progress``."""
+        self._take_away()
+        render.progress_line(f"[{self._tag}] {text}")
+
+    def _take_away(self) -> None:
+        if self._shown:
+            render.status_line("")
+            self._shown = False
+
+
+def size(count: float) -> str:
+    """A number of bytes for people: ``12.3 MiB``."""
+    for unit in UNITS[:-1]:
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} {UNITS[-1]}"

@@ -1,0 +1,61 @@
+"""The one module that prints. stdout is the result, stderr is everything else."""
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping
+
+from pyro_mcp.errors import PyroError
+
+
+def result(value: Mapping[str, object]) -> None:
+    """A result as JSON: indented, keys sorted."""
+    lines([json.dumps(value, indent=2, sort_keys=True)])
+
+
+def lines(texts: Iterable[str]) -> None:
+    """Result lines."""
+    sys.stdout.write("".join(f"{text}\n" for text in texts))
+    sys.stdout.flush()
+
+
+def progress_line(text: str) -> None:
+    """A line about the work."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def status_line(text: str) -> None:
+    """A line that replaces the one before it, on a terminal; empty: take it away."""
+    sys.stderr.write(f"\r\x1b[2K{text}")
+    sys.stderr.flush()
+
+
+def error_line(text: str) -> None:
+    """A message about a failure."""
+    progress_line(f"[error] {text}")
+
+
+def failure(error: PyroError, *, as_json: bool) -> None:
+    """A failure: its cause, its evidence, its remedy."""
+    if as_json:
+        result(error.as_dict())
+        return
+    for detail in error.details:
+        progress_line(f"  | {detail}")
+    error_line(error.cause)
+    progress_line(f"        {error.remedy}")
+
+
+def usage(synopsis: str, message: str, hint: str) -> None:
+    """A command line that cannot be understood."""
+    for text in (synopsis, f"Error: {message}", hint):
+        if text:
+            progress_line(text)
+
+
+def guest_bytes(descriptor: int, data: bytes | memoryview) -> None:
+    """What the guest wrote, byte for byte, at once. *descriptor* is 1 or 2."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]

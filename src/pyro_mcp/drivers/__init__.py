@@ -1,0 +1,1 @@
+"""Drivers: one virtual machine monitor each, behind the small protocol in ``base``."""

@@ -1,0 +1,274 @@
+"""Starting a VMM under our launcher (``pyro-agent launch``, agent/launch): the process that ends it, whatever ends us.
+
+The launcher watches the owner and the time to live, bounds the logs, and drops privileges. It is told all by one
+JSON plan, sent through a pipe, and reports through another.
+"""
+
+import contextlib
+import json
+import os
+import select
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyro_mcp.drivers.base import Launch, RunningVmm
+from pyro_mcp.errors import MachineDied, MachineFault
+from pyro_mcp.host.deadline import Deadline
+from pyro_mcp.host.files import storage
+from pyro_mcp.host.proc import spawn_detached
+from pyro_mcp.host.processes import ProcessId
+
+CONSOLE_LIMIT = 256 << 10
+LOG_LIMIT = 64 << 10
+STATUS_LINE_MOST = 4096
+STOP_GRACE = 3.0  # the launcher needs a moment to end the VMM and to flush its logs
+SOCKET_BACKLOG = 8
+
+
+@dataclass(frozen=True, slots=True)
+class FileUse:
+    """A file the VMM gets as a descriptor; *flags* as for open(2).
+
+    *lent*: the VMM opens the descriptor's path in /proc/self/fd for writing although it will only read; the launcher
+    then gives it the descriptor that reads.
+    """
+
+    path: Path
+    flags: int
+    lent: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SocketUse:
+    """A Unix socket that listens already when the VMM gets its descriptor."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class LogPipe:
+    """A FIFO the VMM writes to, read by the launcher into the bounded log *path* of at most *limit* bytes."""
+
+    path: Path
+    limit: int
+    pipe: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What the launcher starts: in *argv* the descriptors of *files* are 3, 4, 5, ... in their order.
+
+    *namespaces* are made for it (``mount``, ``pid``, ``net``, ``ipc``, ``uts``, ``user``), *cgroups* are directories
+    to remove when it has ended. *log_pipe* is a FIFO that leads into the VMM's log, as its stderr does.
+    """
+
+    argv: tuple[str, ...]
+    files: tuple[FileUse | SocketUse, ...]
+    namespaces: tuple[str, ...] = ()
+    cgroups: tuple[Path, ...] = ()
+    rlimits: tuple[tuple[str, int], ...] = ()
+    log_pipe: Path | None = None
+    extra_logs: tuple[LogPipe, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who the VMM runs as; ``None`` in place of this: as the caller."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...] = ()
+
+
+class Launched:
+    """A launcher and its status pipe, in the process that started it."""
+
+    def __init__(self, running: RunningVmm, status: int) -> None:
+        self.running = running
+        self._status = status
+
+    def close(self) -> None:
+        """Stop listening; the machine goes on."""
+        os.close(self._status)
+
+    def ending(self, deadline: Deadline) -> str:
+        """How the VMM ended, in words; empty while it runs or when the launcher could not tell."""
+        with contextlib.suppress(MachineFault):
+            event = _read_event(self._status, deadline)
+            if event.get("signal"):
+                return f"the VMM was ended by signal {event['signal']} ({event.get('reason', 'unknown')})"
+            return f"the VMM ended with status {event.get('exit_code')} ({event.get('reason', 'unknown')})"
+        return ""
+
+
+def launch(command: Command, request: Launch, deadline: Deadline, *, identity: Identity | None) -> Launched:
+    """Start *command* for the machine of *request*. Raises MachineFault when the VMM cannot be started."""
+    with contextlib.ExitStack() as stack:
+        descriptors = [stack.enter_context(_opened(use)) for use in command.files]
+        status_read, status_write = os.pipe()
+        stack.callback(os.close, status_write)
+        with contextlib.ExitStack() as on_failure:
+            on_failure.callback(os.close, status_read)
+            plan_read, plan_write = os.pipe()
+            stack.callback(os.close, plan_read)
+            plan = _plan(command, request, descriptors, status_write, identity)
+            process = _spawn(request.agent, plan_read, plan_write, plan, [*descriptors, status_write])
+            launcher = ProcessId.of(process)
+            event = _read_event(status_read, deadline)
+            if event.get("event") != "started" or launcher is None:
+                raise MachineFault(f"the VMM could not be started: {event.get('error', 'its launcher ended')!s:.300}")
+            running = RunningVmm(launcher, ProcessId(int(event["pid"]), int(event["start_ticks"])))
+            on_failure.pop_all()
+    return Launched(running, status_read)
+
+
+def stop(running: RunningVmm, deadline: Deadline) -> None:
+    """End the launcher and its VMM, and prove that both are gone; raises MachineFault otherwise."""
+    gone = running.launcher.stop(grace=STOP_GRACE, deadline=deadline)
+    # A launcher that was killed takes the VMM with it (parent-death signal), a moment later.
+    gone = running.vmm.stop(grace=0.5, deadline=deadline) and gone
+    _reap(running.launcher.pid)
+    if not gone:
+        raise MachineFault(
+            f"the VMM (pid {running.vmm.pid}) did not end", remedy="Look at the process: it may wait for a hung disk."
+        )
+
+
+def _reap(pid: int) -> None:
+    """Collect the launcher if it was our child, so that it does not stay a zombie."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+
+
+def _plan(command: Command, request: Launch, descriptors: list[int], status: int, identity: Identity | None) -> bytes:
+    who = identity or Identity(-1, -1)
+    owner = {"pid": request.owner.pid, "start_ticks": request.owner.start_ticks} if request.owner else None
+    plan: dict[str, Any] = {
+        "argv": list(command.argv),
+        "env": {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"},
+        "files": descriptors,
+        "uid": who.uid,
+        "gid": who.gid,
+        "groups": list(who.groups),
+        "owner": owner,
+        "deadline_unix_ms": request.deadline_unix_ms,
+        "directory": str(request.paths.directory),
+        "console": {"path": str(request.paths.console), "limit": CONSOLE_LIMIT},
+        "log": {"path": str(request.paths.vmm_log), "limit": LOG_LIMIT, "pipe": str(command.log_pipe or "")},
+        "extra_logs": [
+            {"path": str(log.path), "limit": log.limit, "pipe": str(log.pipe)} for log in command.extra_logs
+        ],
+        "namespaces": list(command.namespaces),
+        "cgroups": [str(path) for path in command.cgroups],
+        "lend": [
+            number
+            for number, use in zip(descriptors, command.files, strict=True)
+            if isinstance(use, FileUse) and use.lent
+        ],
+        "status_fd": status,
+        "rlimits": {"core": 0, **dict(command.rlimits)},
+        "oom_score_adj": 300,
+    }
+    return json.dumps(plan).encode()
+
+
+def _spawn(agent: Path, plan_read: int, plan_write: int, plan: bytes, passed: list[int]) -> int:
+    """Start the launcher and send it its plan; its pid."""
+    with open(plan_write, "wb") as sender:
+        process = spawn_detached([str(agent), "launch", str(plan_read)], pass_fds=[*passed, plan_read])
+        # The child's pid is all we keep: it is watched through pidfds and reaped by stop().
+        process.returncode = 0
+        with contextlib.suppress(BrokenPipeError):
+            sender.write(plan)
+    return process.pid
+
+
+def _read_event(status: int, deadline: Deadline) -> dict[str, Any]:
+    """The next JSON line of the status pipe. Raises MachineFault at the deadline or when the launcher has ended."""
+    line = bytearray()
+    poller = select.poll()
+    poller.register(status, select.POLLIN)
+    while len(line) < STATUS_LINE_MOST:
+        timeout = deadline.timeout
+        if not poller.poll(None if timeout is None else timeout * 1000):
+            raise MachineFault("the launcher of the VMM did not answer")
+        byte = os.read(status, 1)
+        if not byte:
+            raise MachineFault("the launcher of the VMM ended")
+        if byte == b"\n":
+            break
+        line += byte
+    try:
+        event = json.loads(line)
+    except ValueError as error:
+        raise MachineFault("the launcher of the VMM sent nonsense") from error
+    if not isinstance(event, dict):
+        raise MachineFault("the launcher of the VMM sent nonsense")
+    return event
+
+
+@contextlib.contextmanager
+def _opened(use: FileUse | SocketUse) -> Iterator[int]:
+    if isinstance(use, SocketUse):
+        with listening(use.path) as descriptor:
+            yield descriptor
+        return
+    with storage(f"opening {use.path}"):
+        descriptor = os.open(use.path, use.flags | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def listening(path: Path) -> Iterator[int]:
+    """A listening Unix socket at *path*, replacing a stale one.
+
+    Its address goes through the directory's descriptor, so that the length of the path does not matter.
+    """
+    with storage(f"making the socket {path}"):
+        path.unlink(missing_ok=True)
+        directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with storage(f"making the socket {path}"):
+            server.bind(f"/proc/self/fd/{directory}/{path.name}")
+            server.listen(SOCKET_BACKLOG)
+        yield server.fileno()
+    finally:
+        server.close()
+        os.close(directory)
+
+
+def connect(path: Path, deadline: Deadline) -> socket.socket:
+    """A connection to the Unix socket at *path*, whatever the length of the path. Raises OSError."""
+    with contextlib.ExitStack() as on_failure:
+        client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        on_failure.callback(client.close)
+        directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            client.settimeout(deadline.timeout)
+            client.connect(f"/proc/self/fd/{directory}/{path.name}")
+        finally:
+            os.close(directory)
+        on_failure.pop_all()
+    return client
+
+
+@contextlib.contextmanager
+def watched(launcher: ProcessId) -> Iterator[int]:
+    """A descriptor that is readable once the launcher, and so its VMM, has ended; raises MachineDied if it has."""
+    try:
+        descriptor = os.pidfd_open(launcher.pid)
+    except ProcessLookupError as error:
+        raise MachineDied("the virtual machine ended") from error
+    try:
+        if not launcher.alive:
+            raise MachineDied("the virtual machine ended")
+        yield descriptor
+    finally:
+        os.close(descriptor)

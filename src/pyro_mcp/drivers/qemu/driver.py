@@ -1,0 +1,98 @@
+"""The QEMU driver."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Callable
+
+from pyro_mcp.drivers import launcher
+from pyro_mcp.drivers.base import Availability, Capabilities, Launch, Lines, RunningVmm, Snapshot, Started
+from pyro_mcp.drivers.qemu import snapshots
+from pyro_mcp.drivers.qemu.lines import SerialLines
+from pyro_mcp.drivers.qemu.plan import LINKS, plan
+from pyro_mcp.drivers.vmm_user import vmm_identity
+from pyro_mcp.host.cpu import cpu_identity
+from pyro_mcp.host.deadline import Deadline
+from pyro_mcp.host.kvm import KvmReport
+from pyro_mcp.host.proc import find, search_path
+from pyro_mcp.model import Isolation
+from pyro_mcp.paths import MachinePaths
+
+PROGRAM = "qemu-system-x86_64"
+STOP_SECONDS = 10.0
+
+
+class QemuDriver:
+    """Machines under QEMU: with KVM where *kvm* says that it works, else in plain software emulation."""
+
+    def __init__(self, kvm: KvmReport, tsc_khz: Callable[[], int | None]) -> None:
+        self._kvm = kvm
+        self._tsc_khz = tsc_khz
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """See ``Driver``."""
+        return Capabilities("qemu", "guest_serial", LINKS, snapshots=True)
+
+    @property
+    def accelerator(self) -> str:
+        """``kvm`` or ``tcg``."""
+        return "kvm" if self._kvm.usable else "tcg"
+
+    def availability(self) -> Availability:
+        """See ``Driver``."""
+        if shutil.which(PROGRAM, path=search_path()) is None:
+            return Availability(
+                usable=False,
+                accelerator=self.accelerator,
+                reason=f"{PROGRAM} is not installed",
+                remedy="Run `pyro setup`, or install the package qemu-system-x86.",
+            )
+        reason = "KVM works" if self._kvm.usable else f"software emulation, because {self._kvm.reason}"
+        return Availability(usable=True, accelerator=self.accelerator, reason=reason)
+
+    def isolation(self) -> Isolation:
+        """See ``Driver``."""
+        sandbox = ["seccomp", "no_new_privs"]
+        if os.geteuid() == 0:
+            sandbox.append("own_uid")
+        return {"vmm": "qemu", "accelerator": self.accelerator, "sandbox": sandbox}
+
+    def start(self, launch: Launch, deadline: Deadline) -> Started:
+        """See ``Driver``."""
+        identity = vmm_identity(launch.machine_id)
+        if launch.keep_memory_in is not None:
+            snapshots.make_memory(launch.keep_memory_in, launch.mem_mib, identity)
+        with contextlib.ExitStack() as on_failure:
+            started = launcher.launch(self._plan(launch), launch, deadline, identity=identity)
+            on_failure.callback(launcher.stop, started.running, Deadline.after(STOP_SECONDS))
+            on_failure.callback(started.close)
+            if launch.resume_from is not None:
+                snapshots.load(launch.paths, launch.resume_from, deadline)
+            on_failure.pop_all()
+        return started
+
+    def layout(self, launch: Launch) -> str:
+        """See ``Driver``."""
+        return snapshots.layout(self._plan(snapshots.nameless(launch)), cpu_identity())
+
+    def snapshot(self, launch: Launch, running: RunningVmm, target: Snapshot, deadline: Deadline) -> None:
+        """See ``Driver``."""
+        del running  # the control socket is enough
+        snapshots.save(launch, target, deadline)
+
+    def _plan(self, launch: Launch) -> launcher.Command:
+        return plan(
+            launch,
+            program=find(PROGRAM),
+            accelerator=self.accelerator,
+            tsc_khz=None if self._kvm.usable else self._tsc_khz(),
+        )
+
+    def lines(self, paths: MachinePaths, running: RunningVmm) -> Lines:
+        """See ``Driver``."""
+        return SerialLines(paths, running.launcher)
+
+    def destroy(self, running: RunningVmm, deadline: Deadline) -> None:
+        """See ``Driver``."""
+        launcher.stop(running, deadline)

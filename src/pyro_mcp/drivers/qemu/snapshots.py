@@ -1,0 +1,84 @@
+"""Snapshots of QEMU machines: the memory lies in a file, everything else is migrated into another one.
+
+QEMU is asked to leave out of the migration what is mapped from a file and shared (capability ``x-ignore-shared``, made
+for this use: Kata's templates). The descriptor of the state file goes over the control socket, because QEMU may start
+no program (``spawn=deny``) and opens no path of ours.
+"""
+
+import hashlib
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from pyro_mcp.drivers.base import Launch, Snapshot
+from pyro_mcp.drivers.launcher import Command, Identity
+from pyro_mcp.drivers.qemu.qmp import Qmp, control
+from pyro_mcp.host.deadline import Deadline
+from pyro_mcp.host.files import copy_sparse, storage
+from pyro_mcp.paths import MachinePaths
+
+NAMELESS = "0" * 12
+NOWHERE = Path("/")
+CAPABILITIES = [
+    {"capability": "x-ignore-shared", "state": True},
+    {"capability": "events", "state": True},
+]
+
+
+def make_memory(path: Path, mib: int, identity: Identity | None) -> None:
+    """Make the file that a machine's memory is kept in, for the VMM's user alone."""
+    with storage(f"making {path}"), path.open("xb") as stream:
+        os.fchmod(stream.fileno(), 0o600)
+        os.ftruncate(stream.fileno(), mib << 20)
+        if identity is not None:
+            os.fchown(stream.fileno(), identity.uid, identity.gid)
+
+
+def save(launch: Launch, target: Snapshot, deadline: Deadline) -> None:
+    """Pause the machine and write *target*: first the processors stop, then all is copied as it stands."""
+    with control(launch.paths.control, deadline) as qmp:
+        qmp.execute("stop", deadline)
+        _prepare(qmp, deadline)
+        with storage(f"writing {target.state}"):
+            state = os.open(target.state, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            qmp.execute("migrate", deadline, uri=qmp.pass_descriptor(state, deadline))
+            qmp.wait_for_migration(deadline)
+        finally:
+            os.close(state)
+    if launch.keep_memory_in is None:
+        raise ValueError("the machine was not started to be snapshotted")
+    if launch.keep_memory_in != target.memory:
+        copy_sparse(launch.keep_memory_in, target.memory)
+    copy_sparse(launch.paths.scratch, target.scratch)
+
+
+def load(paths: MachinePaths, source: Snapshot, deadline: Deadline) -> None:
+    """Have the QEMU that waits for it go on from *source*."""
+    with storage(f"reading {source.state}"):
+        state = os.open(source.state, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        with control(paths.control, deadline) as qmp:
+            _prepare(qmp, deadline)
+            qmp.execute("migrate-incoming", deadline, uri=qmp.pass_descriptor(state, deadline))
+            qmp.wait_for_migration(deadline)
+            qmp.execute("cont", deadline)
+    finally:
+        os.close(state)
+
+
+def _prepare(qmp: Qmp, deadline: Deadline) -> None:
+    qmp.execute("migrate-set-capabilities", deadline, capabilities=CAPABILITIES)
+
+
+def nameless(launch: Launch) -> Launch:
+    """The launch without what is one machine's own."""
+    return replace(launch, machine_id=NAMELESS, paths=MachinePaths(NOWHERE), resume_from=None, keep_memory_in=NOWHERE)
+
+
+def layout(command: Command, cpu: str) -> str:
+    """The digest of a nameless command line, of QEMU's own file, and of the processor *cpu*."""
+    with storage(f"looking at {command.argv[0]}"):
+        status = Path(command.argv[0]).stat()
+    program = f"{status.st_dev} {status.st_ino} {status.st_size} {status.st_mtime_ns}"
+    return hashlib.sha256("\0".join((*command.argv, program, cpu)).encode()).hexdigest()

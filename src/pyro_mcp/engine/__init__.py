@@ -1,0 +1,1 @@
+"""The engine: machines from their record to their removal, on whatever driver works here."""

@@ -1,0 +1,50 @@
+"""From a launch to a guest that answers and has an identity of its own; with evidence when it does not come to that."""
+
+import contextlib
+from collections.abc import Callable
+
+from pyro_mcp.drivers.base import Driver, Launch, RunningVmm
+from pyro_mcp.engine.channels import Channels
+from pyro_mcp.engine.evidence import gather
+from pyro_mcp.errors import BootFailed, MachineFault
+from pyro_mcp.guest.client import Agent
+from pyro_mcp.guest.identity import Identity
+from pyro_mcp.host.deadline import Deadline
+
+# A boot that hangs is seldom and worth one retry; what fails twice has a cause that the evidence shows.
+ATTEMPTS = 2
+STOP_SECONDS = 10.0
+ENDING_SECONDS = 0.2
+
+
+def boot(driver: Driver, launch: Launch, *, seconds: float, started: Callable[[RunningVmm], None]) -> RunningVmm:
+    """Start the VMM and wait, at most *seconds* per attempt, until the agent has answered and was configured.
+
+    *started* is called as soon as the processes exist, before anything else can fail, so that the record names them.
+    Raises BootFailed with evidence; nothing runs any more then.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return _boot_once(driver, launch, Deadline.after(seconds), started)
+        except MachineFault as error:
+            if attempt == ATTEMPTS:
+                details = [*error.details, *gather(launch.paths)]
+                raise BootFailed(f"the guest did not come up: {error.cause}", details=details) from error
+    raise AssertionError("the loop returns or raises")
+
+
+def _boot_once(driver: Driver, launch: Launch, deadline: Deadline, started: Callable[[RunningVmm], None]) -> RunningVmm:
+    with contextlib.ExitStack() as on_failure:
+        vmm = driver.start(launch, deadline)
+        on_failure.callback(driver.destroy, vmm.running, Deadline.after(STOP_SECONDS))
+        with contextlib.closing(vmm):
+            started(vmm.running)
+            try:
+                # The first client of a guest has nobody's leftovers to clear away: it says HELLO once and waits.
+                agent = Agent(Channels(driver.lines(launch.paths, vmm.running), quiet=deadline.remaining))
+                agent.configure(Identity.fresh(launch.machine_id, resumed=False), deadline)
+            except MachineFault as error:
+                how = vmm.ending(Deadline.after(ENDING_SECONDS))
+                raise MachineFault(f"{error.cause}{f'; {how}' if how else ''}", details=error.details) from error
+        on_failure.pop_all()
+    return vmm.running

@@ -1,0 +1,44 @@
+"""Whether one more machine fits: a number the user may set, free memory, and free disk space."""
+
+from pathlib import Path
+
+from pyro_mcp.config import Settings
+from pyro_mcp.errors import CapacityReached, NoSpace
+from pyro_mcp.host.files import free_bytes
+from pyro_mcp.paths import Paths
+
+MIB = 1 << 20
+# A guest's memory is the host's only once it is touched. An idle Debian guest touches about 100 MiB; this leaves it
+# room to work.
+WORKING_MIB = 384
+RESERVE_MIB = 128
+MEMINFO = Path("/proc/meminfo")
+
+
+def check_capacity(paths: Paths, settings: Settings, *, active: int, mem_mib: int) -> None:
+    """Raise CapacityReached or NoSpace unless a machine of *mem_mib* fits beside the *active* ones."""
+    if settings.max_active_vms and active >= settings.max_active_vms:
+        raise CapacityReached(f"max active VMs reached ({settings.max_active_vms}); delete old VMs first")
+    available = available_mib()
+    needed = min(mem_mib, WORKING_MIB) + RESERVE_MIB
+    if available is not None and available < needed:
+        raise CapacityReached(
+            f"only {available} MiB of memory are free on this host; one more machine needs about {needed} MiB"
+        )
+    free = free_bytes(paths.state) // MIB
+    if free < settings.min_free_mib:
+        raise NoSpace(
+            f"only {free} MiB are free for {paths.state}, {settings.min_free_mib} MiB have to be",
+            remedy="Free some disk space, set XDG_STATE_HOME to a larger filesystem, or lower PYRO_MIN_FREE_MIB.",
+        )
+
+
+def available_mib(meminfo: Path = MEMINFO) -> int | None:
+    """Memory that can be had without swapping, MiB (proc_meminfo(5), MemAvailable); ``None`` when unknown."""
+    try:
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) // 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    return None

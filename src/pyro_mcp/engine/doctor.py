@@ -1,0 +1,237 @@
+"""What this host can run: examined part by part, so that one broken part never hides the others."""
+
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypedDict
+
+from pyro_mcp import __version__
+from pyro_mcp.config import Settings, unknown_variables
+from pyro_mcp.engine import choice
+from pyro_mcp.engine.capacity import MIB, available_mib
+from pyro_mcp.environments.facade import Environments
+from pyro_mcp.errors import PyroError
+from pyro_mcp.host import packages
+from pyro_mcp.host.files import free_bytes
+from pyro_mcp.host.proc import search_path
+from pyro_mcp.model import EnvironmentRecord, RunResult
+from pyro_mcp.paths import PLATFORM, Paths
+from pyro_mcp.runtime import build
+
+TUN = Path("/dev/net/tun")
+FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+DEEP_ANSWER = "pyro\n"
+
+
+class Finding(TypedDict):
+    """Something that is wrong or worth knowing, and what to do about it. *fatal*: no guest can run because of it."""
+
+    text: str
+    remedy: str
+    fatal: bool
+
+
+class DoctorReport(TypedDict):
+    """The report of ``pyro doctor --json``."""
+
+    platform: str
+    version: str
+    runtime_ok: bool
+    can_run: bool
+    issues: list[str]
+    findings: list[Finding]
+    kvm: dict[str, Any]
+    networking: dict[str, Any]
+    runtime: dict[str, Any]
+    driver: dict[str, Any]
+    host: dict[str, Any]
+    missing_packages: list[str]
+    install_commands: list[list[str]]
+    environments: list[EnvironmentRecord]
+    deep: dict[str, Any] | None
+
+
+@dataclass(slots=True)
+class _Examination:
+    paths: Paths
+    settings: Settings
+    environments: Environments
+    findings: list[Finding] = field(default_factory=list)
+
+    def find(self, text: str, remedy: str, *, fatal: bool) -> None:
+        self.findings.append({"text": text, "remedy": remedy, "fatal": fatal})
+
+    def guarded(self, examine: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """One part of the report; its failure is a finding, not the end."""
+        try:
+            return examine()
+        except PyroError as error:
+            self.find(error.cause, error.remedy, fatal=True)
+        except OSError as error:
+            self.find(str(error), "Look at the permissions of the file.", fatal=True)
+        return {}
+
+
+def examine(
+    paths: Paths,
+    settings: Settings,
+    environments: Environments,
+    *,
+    deep: Callable[[], RunResult] | None = None,
+) -> DoctorReport:
+    """Examine this host; with *deep* also boot a guest. Never raises for what it is there to find."""
+    state = _Examination(paths, settings, environments)
+    if platform.system() != "Linux" or platform.machine() != "x86_64":
+        state.find(f"{platform.system()} on {platform.machine()} is not supported", "Use Linux on x86_64.", fatal=True)
+    host = state.guarded(lambda: _host(state))
+    kvm = state.guarded(lambda: _kvm(state))
+    driver = state.guarded(lambda: _driver(state))
+    runtime = state.guarded(lambda: _runtime(state))
+    missing = packages.missing(search_path())
+    _packages(state, missing, runtime)
+    records = _environment_records(state)
+    for line in unknown_variables():
+        state.find(line, "Correct or unset the variable.", fatal=False)
+    deep_result = _deep(state, deep) if deep is not None else None
+    can_run = not any(finding["fatal"] for finding in state.findings)
+    return {
+        "platform": PLATFORM,
+        "version": __version__,
+        "runtime_ok": can_run,
+        "can_run": can_run,
+        "issues": [finding["text"] for finding in state.findings],
+        "findings": state.findings,
+        "kvm": kvm
+        or {"exists": False, "readable": False, "writable": False, "usable": False, "reason": "not examined"},
+        "networking": _networking(),
+        "runtime": runtime,
+        "driver": driver,
+        "host": host,
+        "missing_packages": [need.package for need in missing],
+        "install_commands": packages.install_commands(missing),
+        "environments": records,
+        "deep": deep_result,
+    }
+
+
+def _host(state: _Examination) -> dict[str, Any]:
+    free = free_bytes(state.paths.state) // MIB
+    cache_free = free_bytes(state.paths.environments) // MIB
+    for place, amount in ((state.paths.state, free), (state.paths.environments, cache_free)):
+        if amount < state.settings.min_free_mib:
+            state.find(f"only {amount} MiB are free for {place}", "Free some disk space.", fatal=True)
+        nearest = next((path for path in (place, *place.parents) if path.exists()), place)
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            state.find(f"{nearest} cannot be written", f"Give yourself access to {nearest}.", fatal=True)
+    return {
+        "kernel": platform.release(),
+        "cpus": os.cpu_count() or 1,
+        "memory_available_mib": available_mib(),
+        "state_dir": str(state.paths.state),
+        "state_free_mib": free,
+        "cache_dir": str(state.paths.environments),
+        "cache_free_mib": cache_free,
+        "uid": os.geteuid(),
+    }
+
+
+def _kvm(state: _Examination) -> dict[str, Any]:
+    _, kvm = choice.qemu(state.paths)
+    return {
+        "exists": kvm.exists,
+        "readable": kvm.readable,
+        "writable": kvm.writable,
+        "usable": kvm.usable,
+        "reason": kvm.reason,
+        "remedy": kvm.remedy,
+    }
+
+
+def _driver(state: _Examination) -> dict[str, Any]:
+    driver = choice.choose(state.paths, state.settings, "auto")
+    available = driver.availability()
+    return {
+        "name": driver.capabilities.name,
+        "execution_mode": driver.capabilities.execution_mode,
+        "accelerator": available.accelerator,
+        "reason": available.reason,
+        "isolation": driver.isolation(),
+    }
+
+
+def _runtime(state: _Examination) -> dict[str, Any]:
+    report = build.inspect(state.paths)
+    for problem in report.problems:
+        state.find(problem, "It is rebuilt at the next run.", fatal=False)
+    return {
+        "state": report.state,
+        "bundle_root": str(report.directory) if report.directory else None,
+        "component_versions": {
+            "kernel": report.kernel_version,
+            "kernel_package": report.kernel_package,
+            "guest_agent": __version__,
+        },
+        "catalog_version": __version__,
+        "cache_dir": str(state.paths.environments),
+        "capabilities": {
+            "supports_vm_boot": True,
+            "supports_guest_exec": True,
+            "supports_guest_network": False,
+            "reason": "networking comes with a later version",
+        },
+    }
+
+
+def _packages(state: _Examination, missing: list[packages.Requirement], runtime: dict[str, Any]) -> None:
+    """A missing package is fatal when no guest can run without it: what only builds matters until things are built."""
+    built = runtime.get("state") == "ready"
+    for need in missing:
+        needed_always = need.program in ("qemu-system-x86_64", "mke2fs")
+        state.find(
+            f"{need.program} is not installed; it {need.purpose}",
+            f"Run `pyro setup`, or install the package {need.package}.",
+            fatal=needed_always or not built,
+        )
+
+
+def _environment_records(state: _Examination) -> list[EnvironmentRecord]:
+    try:
+        return state.environments.records()
+    except PyroError as error:
+        state.find(error.cause, error.remedy, fatal=True)
+        return []
+
+
+def _networking() -> dict[str, Any]:
+    def which(name: str) -> str | None:
+        import shutil
+
+        return shutil.which(name, path=search_path())
+
+    try:
+        forwarding = FORWARDING.read_text().strip() == "1"
+    except OSError:
+        forwarding = False
+    return {
+        "enabled_by_default": os.environ.get("PYRO_VM_ENABLE_NETWORK") == "1",
+        "tun_available": TUN.exists(),
+        "ip_forward_enabled": forwarding,
+        "ip_binary": which("ip"),
+        "nft_binary": which("nft"),
+        "iptables_binary": which("iptables"),
+    }
+
+
+def _deep(state: _Examination, deep: Callable[[], RunResult]) -> dict[str, Any]:
+    """Boot a guest; what came of it."""
+    try:
+        result = deep()
+    except PyroError as error:
+        state.find(f"a test guest failed: {error.cause}", error.remedy, fatal=True)
+        return error.as_dict()
+    right = result["exit_code"] == 0 and result["stdout"] == DEEP_ANSWER
+    if not right:
+        state.find("a test guest gave a wrong answer", "Look at the result under `deep`.", fatal=True)
+    return {"ok": right, **result}

@@ -1,0 +1,249 @@
+"""The life of a machine: created, started, stopped, deleted; each step is on record before it is done."""
+
+import contextlib
+import time
+from dataclasses import dataclass
+
+from pyro_mcp.config import Settings
+from pyro_mcp.drivers.base import Driver, Launch, RunningVmm
+from pyro_mcp.engine import choice
+from pyro_mcp.engine.boot import boot
+from pyro_mcp.engine.capacity import check_capacity
+from pyro_mcp.engine.channels import Channels
+from pyro_mcp.engine.failures import keep_evidence
+from pyro_mcp.engine.records import NO_ISOLATION, MachineRecord
+from pyro_mcp.engine.store import Store
+from pyro_mcp.environments.facade import Environments, Installed
+from pyro_mcp.errors import (
+    DriverUnavailable,
+    InvalidRequest,
+    MachineExpired,
+    ProgramMissing,
+    PyroError,
+    UnknownMachine,
+    WrongState,
+)
+from pyro_mcp.guest.client import Agent, ChannelOpener
+from pyro_mcp.host.deadline import Deadline
+from pyro_mcp.host.files import copy_sparse, private_directory, remove_tree
+from pyro_mcp.host.processes import ProcessId
+from pyro_mcp.host.progress import Progress
+from pyro_mcp.model import MachineSpec, VmRecord, check_machine_id, new_machine_id
+from pyro_mcp.paths import Paths
+from pyro_mcp.runtime import build
+from pyro_mcp.runtime.scratch import empty_scratch
+
+INSTALL_SECONDS = 1800.0
+SCRATCH_SECONDS = 60.0
+DESTROY_SECONDS = 15.0
+POWEROFF_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What every part of the engine works with."""
+
+    paths: Paths
+    settings: Settings
+    store: Store
+    environments: Environments
+
+
+class Machines:
+    """Machines of one user, known across processes."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def create(self, spec: MachineSpec, *, progress: Progress, with_caller: bool) -> MachineRecord:
+        """Put a new machine on record; nothing runs yet.
+
+        *with_caller*: it dies with this process. Raises UnknownEnvironment, DriverUnavailable, CapacityReached,
+        NoSpace, and what the installation of the environment raises.
+        """
+        if spec.network:
+            raise InvalidRequest(
+                "this version of pyro cannot give a guest a network yet",
+                remedy="Run it without --network; files and input reach the guest through --stdin.",
+            )
+        context = self._context
+        context.environments.inspect(spec.environment)
+        driver = self._driver_for(spec)
+        version = None
+        if driver is not None:
+            version = self._install(spec.environment, progress).version
+        active, _ = context.store.all()
+        check_capacity(context.paths, context.settings, active=len(active), mem_mib=spec.mem_mib)
+        record = _new_record(spec, driver, version, with_caller=with_caller)
+        context.store.insert(record)
+        return record
+
+    def start(self, machine_id: str, *, progress: Progress) -> MachineRecord:
+        """Bring a created or stopped machine to where it takes commands.
+
+        Raises BootFailed with evidence; the machine is then stopped, and its files are kept until it is deleted.
+        """
+        record = self._context.store.move(check_machine_id(machine_id), "starting", allowed=("created", "stopped"))
+        try:
+            self._check_life(record)
+            if record.execution_mode == "host_compat":
+                private_directory(self._context.paths.machine(machine_id).directory)
+            else:
+                record = self._boot(record, progress)
+            started = record.moved("started")
+            self._context.store.update(started)
+        except BaseException:
+            self._roll_back_start(machine_id)
+            raise
+        return started
+
+    def stop(self, machine_id: str) -> MachineRecord:
+        """Switch a started machine off; its disk is kept, and it can be started again."""
+        record = self._context.store.move(check_machine_id(machine_id), "stopping", allowed=("started",))
+        if record.running is not None:
+            self._switch_off(record)
+        stopped = record.moved("stopped", running=None)
+        self._context.store.update(stopped)
+        return stopped
+
+    def delete(self, machine_id: str) -> None:
+        """End a machine in whatever state it is, and remove all that is its own. Raises UnknownMachine."""
+        store, paths = self._context.store, self._context.paths
+        check_machine_id(machine_id)
+        records, damaged = store.all()
+        record = next((item for item in records if item.machine_id == machine_id), None)
+        if record is None and machine_id not in damaged:
+            raise UnknownMachine(f"there is no machine {machine_id}")
+        if record is not None:
+            with contextlib.suppress(UnknownMachine):
+                store.update(record.moved("deleting"))
+            self._destroy(record)
+        remove_tree(paths.machine(machine_id).directory)
+        store.remove(machine_id)
+
+    def status(self, machine_id: str) -> VmRecord:
+        """The machine as its users see it. Raises UnknownMachine, or MachineExpired (it is deleted then)."""
+        return self.living(machine_id).public()
+
+    def living(self, machine_id: str) -> MachineRecord:
+        """The record of a machine whose time is not over; one whose VMM has died counts as stopped."""
+        record = self._context.store.get(check_machine_id(machine_id))
+        self._check_life(record)
+        if record.state == "started" and record.execution_mode != "host_compat" and not record.vmm_alive:
+            record = record.moved("stopped", running=None)
+            self._context.store.update(record)
+        return record
+
+    def reap_expired(self) -> list[str]:
+        """Delete the machines whose time is over; their ids."""
+        records, _ = self._context.store.all()
+        return [record.machine_id for record in records if record.expired and self._try_delete(record.machine_id)]
+
+    def channels(self, record: MachineRecord) -> ChannelOpener:
+        """The way to the agent of a started machine. Raises WrongState."""
+        if record.running is None:
+            raise WrongState(f"machine {record.machine_id} is {record.state}, not started")
+        driver = choice.by_name(self._context.paths, record.driver)
+        return Channels(driver.lines(self._context.paths.machine(record.machine_id), record.running))
+
+    def _driver_for(self, spec: MachineSpec) -> Driver | None:
+        """The driver; ``None`` when there is none and the user allowed the host."""
+        try:
+            return choice.choose(self._context.paths, self._context.settings, spec.driver)
+        except (DriverUnavailable, ProgramMissing):
+            if spec.allow_host_compat:
+                return None
+            raise
+
+    def _install(self, environment: str, progress: Progress) -> Installed:
+        return self._context.environments.ensure(
+            environment, progress=progress, deadline=Deadline.after(INSTALL_SECONDS)
+        )
+
+    def _boot(self, record: MachineRecord, progress: Progress) -> MachineRecord:
+        context = self._context
+        runtime = build.ensure(context.paths, context.settings, progress, Deadline.after(INSTALL_SECONDS))
+        installed = self._install(record.environment, progress)
+        files = context.paths.machine(record.machine_id)
+        private_directory(files.directory)
+        if not files.scratch.exists():
+            copy_sparse(empty_scratch(context.paths, record.disk_mib, Deadline.after(SCRATCH_SECONDS)), files.scratch)
+        driver = choice.by_name(context.paths, record.driver)
+        launch = Launch(
+            machine_id=record.machine_id,
+            vcpu_count=record.vcpu_count,
+            mem_mib=record.mem_mib,
+            kernel=runtime.kernel,
+            initramfs=runtime.initramfs,
+            rootfs=installed.rootfs,
+            paths=files,
+            agent=runtime.agent,
+            owner=record.owner,
+            deadline_unix_ms=int(record.expires_at * 1000),
+            debug_console=context.settings.debug_console,
+        )
+
+        def on_record(running: RunningVmm) -> None:
+            context.store.update(record.moved("starting", running=running))
+
+        try:
+            running = boot(driver, launch, seconds=context.settings.boot_timeout, started=on_record)
+        except PyroError:
+            keep_evidence(context.paths, record.machine_id)
+            raise
+        return record.moved("starting", running=running)
+
+    def _roll_back_start(self, machine_id: str) -> None:
+        """After a failed start: nothing of it runs, and the machine is stopped."""
+        with contextlib.suppress(PyroError):
+            record = self._context.store.get(machine_id)
+            if record.state == "starting":
+                self._destroy(record)
+                self._context.store.update(record.moved("stopped", running=None))
+
+    def _switch_off(self, record: MachineRecord) -> None:
+        """Ask the guest to go off, so that its disk is in order; then end the VMM whatever it answered."""
+        with contextlib.suppress(PyroError):
+            Agent(self.channels(record)).poweroff(Deadline.after(POWEROFF_SECONDS))
+        self._destroy(record)
+
+    def _destroy(self, record: MachineRecord) -> None:
+        if record.running is not None:
+            choice.by_name(self._context.paths, record.driver).destroy(record.running, Deadline.after(DESTROY_SECONDS))
+
+    def _check_life(self, record: MachineRecord) -> None:
+        if record.expired:
+            self._try_delete(record.machine_id)
+            raise MachineExpired(
+                f"machine {record.machine_id} expired after {record.ttl_seconds} s and was automatically deleted"
+            )
+
+    def _try_delete(self, machine_id: str) -> bool:
+        try:
+            self.delete(machine_id)
+        except UnknownMachine:
+            return False
+        return True
+
+
+def _new_record(spec: MachineSpec, driver: Driver | None, version: str | None, *, with_caller: bool) -> MachineRecord:
+    now = time.time()
+    me = ProcessId.current()
+    return MachineRecord(
+        machine_id=new_machine_id(),
+        state="created",
+        environment=spec.environment,
+        environment_version=version,
+        vcpu_count=spec.vcpu_count,
+        mem_mib=spec.mem_mib,
+        disk_mib=spec.disk_mib,
+        ttl_seconds=spec.ttl_seconds,
+        created_at=now,
+        expires_at=now + spec.ttl_seconds,
+        allow_host_compat=spec.allow_host_compat,
+        driver=driver.capabilities.name if driver else "none",
+        execution_mode=driver.capabilities.execution_mode if driver else "host_compat",
+        isolation=driver.isolation() if driver else NO_ISOLATION,
+        owner=me if with_caller else None,
+        actor=me,
+    )

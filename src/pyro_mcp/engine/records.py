@@ -1,0 +1,114 @@
+"""The record of one machine: written before its resources exist, removed after they are gone."""
+
+import time
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, get_args
+
+from pyro_mcp.drivers.base import RunningVmm
+from pyro_mcp.host.processes import ProcessId
+from pyro_mcp.model import ExecutionMode, Isolation, MachineState, VmRecord, check_machine_id
+
+State = Literal["created", "starting", "started", "executing", "stopping", "stopped", "deleting"]
+STATES: tuple[str, ...] = get_args(State)
+# What users see of each state: they know three.
+PUBLIC_STATE: dict[State, MachineState] = {
+    "created": "created",
+    "starting": "created",
+    "started": "started",
+    "executing": "started",
+    "stopping": "started",
+    "stopped": "stopped",
+    "deleting": "stopped",
+}
+NO_ISOLATION: Isolation = {"vmm": "none", "accelerator": "none", "sandbox": []}
+
+
+@dataclass(frozen=True, slots=True)
+class MachineRecord:
+    """One row. Times are Unix seconds, sizes MiB.
+
+    *owner*: the process the machine dies with (``None``: it lives until its time is over). *actor*: the process that is
+    changing its state; when the actor is dead, so is the change.
+    """
+
+    machine_id: str
+    state: State
+    environment: str
+    environment_version: str | None
+    vcpu_count: int
+    mem_mib: int
+    disk_mib: int
+    ttl_seconds: int
+    created_at: float
+    expires_at: float
+    allow_host_compat: bool
+    driver: str
+    execution_mode: ExecutionMode
+    isolation: Isolation
+    owner: ProcessId | None
+    actor: ProcessId
+    running: RunningVmm | None = None
+
+    @property
+    def expired(self) -> bool:
+        """Whether its time to live is over."""
+        return time.time() >= self.expires_at
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether nobody will ever use or remove it: its owner is dead, or the process that was changing it."""
+        if self.owner is not None and not self.owner.alive:
+            return True
+        return self.state in ("starting", "executing", "stopping", "deleting") and not self.actor.alive
+
+    @property
+    def vmm_alive(self) -> bool:
+        """Whether its VMM runs."""
+        return self.running is not None and self.running.vmm.alive
+
+    def moved(self, state: State, **changes: Any) -> "MachineRecord":  # noqa: ANN401 - any field
+        """The record in another state, changed by this process."""
+        return replace(self, state=state, actor=ProcessId.current(), **changes)
+
+    def public(self) -> VmRecord:
+        """What the SDK, the CLI and the MCP server show."""
+        return {
+            "vm_id": self.machine_id,
+            "environment": self.environment,
+            "environment_version": self.environment_version,
+            "vcpu_count": self.vcpu_count,
+            "mem_mib": self.mem_mib,
+            "disk_mib": self.disk_mib,
+            "ttl_seconds": self.ttl_seconds,
+            "created_at": self.created_at,
+            "expires_at": self.expires_at,
+            "state": PUBLIC_STATE[self.state],
+            "network_enabled": False,
+            "allow_host_compat": self.allow_host_compat,
+            "guest_ip": None,
+            "tap_name": None,
+            "execution_mode": self.execution_mode,
+            "isolation": self.isolation,
+            "metadata": {},
+        }
+
+    def as_json(self) -> dict[str, Any]:
+        """The form that is stored."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "MachineRecord":
+        """Read a stored record; raises ValueError, KeyError or TypeError for one that is damaged."""
+        fields = dict(value)
+        check_machine_id(fields["machine_id"])
+        if fields["state"] not in STATES:
+            raise ValueError(f"unknown state {fields['state']!r}")
+        fields["owner"] = _process(fields["owner"]) if fields["owner"] else None
+        fields["actor"] = _process(fields["actor"])
+        if fields["running"]:
+            fields["running"] = RunningVmm(_process(fields["running"]["launcher"]), _process(fields["running"]["vmm"]))
+        return cls(**fields)
+
+
+def _process(value: dict[str, Any]) -> ProcessId:
+    return ProcessId(int(value["pid"]), int(value["start_ticks"]))

@@ -1,0 +1,68 @@
+"""QEMU's command line, compared with golden files: ``PYRO_UPDATE_GOLDEN=1 pytest tests/unit/drivers`` rewrites them."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pyro_mcp.drivers.base import Launch
+from pyro_mcp.drivers.launcher import FileUse, SocketUse
+from pyro_mcp.drivers.qemu.plan import FIRST_DESCRIPTOR, plan
+from pyro_mcp.host.processes import ProcessId
+from pyro_mcp.paths import MachinePaths
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def launch(*, vcpu_count: int = 1, debug_console: bool = False) -> Launch:
+    return Launch(
+        machine_id="0123456789ab",
+        vcpu_count=vcpu_count,
+        mem_mib=1024,
+        kernel=Path("/cache/runtime/vmlinux"),
+        initramfs=Path("/cache/runtime/initramfs.cpio"),
+        rootfs=Path("/cache/images/sha256-00.squashfs"),
+        paths=MachinePaths(Path("/state/machines/0123456789ab")),
+        agent=Path("/package/pyro-agent"),
+        owner=ProcessId(1, 2),
+        deadline_unix_ms=0,
+        debug_console=debug_console,
+    )
+
+
+CASES = {
+    "qemu-tcg": (launch(), "tcg", 2596134),
+    "qemu-tcg-unknown-tsc": (launch(), "tcg", None),
+    "qemu-kvm-two-cpus": (launch(vcpu_count=2), "kvm", None),
+    "qemu-tcg-debug": (launch(debug_console=True), "tcg", 2596134),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_plan_is_the_golden_one(name: str) -> None:
+    request, accelerator, tsc_khz = CASES[name]
+    command = plan(request, program="/usr/bin/qemu-system-x86_64", accelerator=accelerator, tsc_khz=tsc_khz)
+    files = [f"{FIRST_DESCRIPTOR + index}: {use}" for index, use in enumerate(command.files)]
+    text = "\n".join([*command.argv, "", *files, ""])
+    golden = GOLDEN / f"{name}.txt"
+    if os.environ.get("PYRO_UPDATE_GOLDEN"):
+        golden.write_text(text)
+    assert text == golden.read_text()
+
+
+def test_every_descriptor_of_the_plan_is_used_by_the_command_line() -> None:
+    command = plan(launch(), program="qemu", accelerator="tcg", tsc_khz=None)
+    line = " ".join(command.argv)
+    for number in range(FIRST_DESCRIPTOR, FIRST_DESCRIPTOR + len(command.files)):
+        assert f"fd/{number}" in line or f"fd={number}" in line
+
+
+def test_the_environment_is_opened_read_only_and_only_the_scratch_disk_for_writing() -> None:
+    command = plan(launch(), program="qemu", accelerator="tcg", tsc_khz=None)
+    writable = [use.path.name for use in command.files if isinstance(use, FileUse) and use.flags & os.O_RDWR]
+    assert writable == ["scratch.ext4"]
+
+
+def test_every_socket_lies_in_the_machines_own_directory() -> None:
+    command = plan(launch(), program="qemu", accelerator="tcg", tsc_khz=None)
+    assert {use.path.parent for use in command.files if isinstance(use, SocketUse)} == {launch().paths.directory}
