@@ -1,0 +1,125 @@
+"""Machines through the SDK, with real guests; known across processes."""
+
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from pyro_mcp import Pyro
+from pyro_mcp.errors import InvalidRequest, MachineExpired, PyroError, UnknownMachine, WrongState
+from pyro_mcp.paths import Paths
+
+from .conftest import leftovers
+
+pytestmark = [pytest.mark.guest, pytest.mark.usefixtures("home")]
+
+
+def in_another_process(program: str) -> str:
+    script = f"from pyro_mcp import Pyro\npyro = Pyro()\n{program}"
+    return subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+
+
+def test_a_machine_is_created_started_used_and_deleted(home: Paths) -> None:
+    pyro = Pyro()
+    created = pyro.create_vm(environment="debian:12", vcpu_count=2, mem_mib=512)
+    assert created["state"] == "created"
+    assert created["expires_at"] - created["created_at"] == created["ttl_seconds"] == 600
+    started = pyro.start_vm(created["vm_id"])
+    assert started["state"] == "started"
+    assert pyro.status_vm(created["vm_id"])["state"] == "started"
+    result = pyro.exec_vm(created["vm_id"], command="nproc; awk '/MemTotal/ {print $2}' /proc/meminfo")
+    cpus, memory_kib = result["stdout"].split()
+    assert int(cpus) == 2
+    assert 400_000 < int(memory_kib) < 524_288
+    with pytest.raises(UnknownMachine):
+        pyro.status_vm(created["vm_id"])
+    assert leftovers(home) == []
+
+
+def test_a_machine_made_here_is_used_by_another_process(home: Paths) -> None:
+    vm_id = Pyro().create_vm(environment="debian:12")["vm_id"]
+    in_another_process(f"pyro.start_vm({vm_id!r})")
+    assert Pyro().status_vm(vm_id)["state"] == "started"
+    assert in_another_process(f"print(pyro.exec_vm({vm_id!r}, command='echo there')['stdout'])") == "there\n\n"
+    assert leftovers(home) == []
+
+
+def test_a_stopped_machine_keeps_its_files_and_can_be_started_again() -> None:
+    pyro = Pyro()
+    vm_id = pyro.create_vm(environment="debian:12")["vm_id"]
+    pyro.start_vm(vm_id)
+    assert pyro.stop_vm(vm_id)["state"] == "stopped"
+    with pytest.raises(WrongState):
+        pyro.exec_vm(vm_id, command="true")
+    assert pyro.start_vm(vm_id)["state"] == "started"
+    assert pyro.delete_vm(vm_id) == {"vm_id": vm_id, "deleted": True, "reason": "explicit_delete"}
+    with pytest.raises(UnknownMachine):
+        pyro.delete_vm(vm_id)
+
+
+@pytest.mark.parametrize("vm_id", ["", "../../../../etc", "0123456789AB", "0123456789ab\n", "0" * 13, "no"])
+def test_an_id_that_is_none_is_refused(vm_id: str) -> None:
+    with pytest.raises(InvalidRequest):
+        Pyro().delete_vm(vm_id)
+
+
+def test_only_one_of_two_commands_gets_the_machine() -> None:
+    pyro = Pyro()
+    vm_id = pyro.create_vm(environment="debian:12")["vm_id"]
+    pyro.start_vm(vm_id)
+    outcomes: list[str] = []
+
+    def execute() -> None:
+        try:
+            outcomes.append(pyro.exec_vm(vm_id, command="sleep 1; echo done")["stdout"])
+        except PyroError as error:
+            outcomes.append(error.code)
+
+    threads = [threading.Thread(target=execute) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes)[0] == "done\n"
+    assert sorted(outcomes)[1] in ("wrong_state", "unknown_machine")
+
+
+def test_a_machine_past_its_time_is_reaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    pyro = Pyro()
+    vm_id = pyro.create_vm(environment="debian:12", ttl_seconds=60)["vm_id"]
+    later = time.time() + 61
+    monkeypatch.setattr(time, "time", lambda: later)
+    with pytest.raises(MachineExpired, match="automatically deleted"):
+        pyro.status_vm(vm_id)
+    assert pyro.reap_expired() == {"deleted_vm_ids": [], "count": 0}
+
+
+def test_output_is_streamed_to_the_callbacks_and_kept_in_the_result() -> None:
+    pieces: list[bytes] = []
+    result = Pyro().run_in_vm(
+        environment="debian:12", command="echo one; echo two >&2; cat", stdin=b"three", on_stdout=pieces.append
+    )
+    assert b"".join(pieces) == b"one\nthree"
+    assert (result["stdout"], result["stderr"]) == ("one\nthree", "two\n")
+    assert result["cleanup"] == {"vm_id": result["vm_id"], "deleted": True, "reason": "post_exec_cleanup"}
+
+
+def test_a_failing_callback_ends_the_run_and_leaves_nothing(home: Paths) -> None:
+    def fail(_data: bytes) -> None:
+        raise LookupError("the caller's own")
+
+    with pytest.raises(LookupError, match="the caller's own"):
+        Pyro().run_in_vm(environment="debian:12", command="echo x; sleep 60", on_stdout=fail)
+    assert leftovers(home) == []
+
+
+def test_a_long_output_is_cut_in_the_middle_and_says_so() -> None:
+    result = Pyro().run_in_vm(environment="debian:12", command="seq 1 400000", timeout_seconds=120)
+    assert result["stdout"].startswith("1\n2\n")
+    assert result["stdout"].endswith("399999\n400000\n")
+    assert "bytes cut" in result["stdout"]
+    assert result["stdout_truncated"]
+    assert result["stdout_bytes"] == sum(len(f"{number}\n") for number in range(1, 400_001))
+    assert len(result["stdout"]) < 1_100_000
