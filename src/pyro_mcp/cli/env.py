@@ -55,12 +55,13 @@ def inspect(environment: str, *, as_json: bool) -> None:
 
 @command.command("pull")
 @click.argument("environment", metavar="ENV")
+@click.option("--template", is_flag=True, help="Also make the template that machines of the default sizes start from.")
 @json_option
-def pull(environment: str, *, as_json: bool) -> None:
+def pull(environment: str, *, template: bool, as_json: bool) -> None:
     """Install ENV, so that a later run starts at once."""
     from pyro_mcp.sdk import Pyro
 
-    pulled = Pyro(progress=TaggedProgress("pull")).pull_environment(environment)
+    pulled = Pyro(progress=TaggedProgress("pull")).pull_environment(environment, template=template)
     if as_json:
         render.result(pulled)
     else:

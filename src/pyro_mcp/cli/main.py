@@ -17,6 +17,7 @@ VERBS = {
     "doctor": ("pyro_mcp.cli.doctor", "Say what this host can run, what is missing, and how to get it."),
     "env": ("pyro_mcp.cli.env", "List, pull, inspect and prune environments."),
     "run": ("pyro_mcp.cli.run", "Run a command in a fresh microVM."),
+    "template": ("pyro_mcp.cli.template", "List, build and prune the templates machines start from."),
     "setup": ("pyro_mcp.cli.setup", "Install the host packages pyro needs."),
 }
 USAGE_ERROR = 2
@@ -83,6 +84,8 @@ def run(args: Sequence[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         render.error_line("interrupted")
         return 128 + signal.SIGINT
+    except render.OutputClosed as error:
+        return error.exit_code
     except PyroError as error:
         render.failure(error, as_json=as_json)
         if error.exit_code != EXIT_FAILURE:

@@ -5,7 +5,13 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 
-from pyro_mcp.errors import PyroError
+from pyro_mcp.errors import Interrupted, PyroError
+
+
+class OutputClosed(Interrupted):
+    """Whoever read our output went away. There is nobody to tell; the exit code is that of SIGPIPE."""
+
+    exit_code = 141
 
 
 def result(value: Mapping[str, object]) -> None:
@@ -55,7 +61,10 @@ def usage(synopsis: str, message: str, hint: str) -> None:
 
 
 def guest_bytes(descriptor: int, data: bytes | memoryview) -> None:
-    """What the guest wrote, byte for byte, at once. *descriptor* is 1 or 2."""
+    """What the guest wrote, byte for byte, at once. *descriptor* is 1 or 2. Raises OutputClosed."""
     view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
+    try:
+        while view:
+            view = view[os.write(descriptor, view) :]
+    except BrokenPipeError as error:
+        raise OutputClosed("the reader of the output went away") from error

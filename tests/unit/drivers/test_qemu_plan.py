@@ -1,13 +1,15 @@
 """QEMU's command line, compared with golden files: ``PYRO_UPDATE_GOLDEN=1 pytest tests/unit/drivers`` rewrites them."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pyro_mcp.drivers.base import Launch
+from pyro_mcp.drivers.base import Launch, Snapshot
 from pyro_mcp.drivers.launcher import FileUse, SocketUse
 from pyro_mcp.drivers.qemu.plan import FIRST_DESCRIPTOR, plan
+from pyro_mcp.drivers.qemu.snapshots import layout, nameless
 from pyro_mcp.host.processes import ProcessId
 from pyro_mcp.paths import MachinePaths
 
@@ -30,10 +32,15 @@ def launch(*, vcpu_count: int = 1, debug_console: bool = False) -> Launch:
     )
 
 
+TEMPLATE = Path("/cache/templates/00")
+SNAPSHOT = Snapshot(TEMPLATE / "state.bin", TEMPLATE / "memory.bin", TEMPLATE / "scratch.ext4", "layout")
+
 CASES = {
     "qemu-tcg": (launch(), "tcg", 2596134),
     "qemu-tcg-unknown-tsc": (launch(), "tcg", None),
     "qemu-kvm-two-cpus": (launch(vcpu_count=2), "kvm", None),
+    "qemu-tcg-template": (replace(launch(), keep_memory_in=SNAPSHOT.memory), "tcg", 2596134),
+    "qemu-tcg-resume": (replace(launch(), resume_from=SNAPSHOT), "tcg", 2596134),
     "qemu-tcg-debug": (launch(debug_console=True), "tcg", 2596134),
 }
 
@@ -66,3 +73,32 @@ def test_the_environment_is_opened_read_only_and_only_the_scratch_disk_for_writi
 def test_every_socket_lies_in_the_machines_own_directory() -> None:
     command = plan(launch(), program="qemu", accelerator="tcg", tsc_khz=None)
     assert {use.path.parent for use in command.files if isinstance(use, SocketUse)} == {launch().paths.directory}
+
+
+def test_the_memory_of_a_template_is_shared_with_its_file_and_that_of_a_resumed_machine_is_not() -> None:
+    made = " ".join(plan(CASES["qemu-tcg-template"][0], program="qemu", accelerator="tcg", tsc_khz=None).argv)
+    resumed = " ".join(plan(CASES["qemu-tcg-resume"][0], program="qemu", accelerator="tcg", tsc_khz=None).argv)
+    assert "share=on" in made
+    assert "share=off" in resumed
+
+
+def test_a_resumed_machine_gets_the_templates_memory_for_reading_only() -> None:
+    command = plan(CASES["qemu-tcg-resume"][0], program="qemu", accelerator="tcg", tsc_khz=None)
+    (use,) = [use for use in command.files if use.path == SNAPSHOT.memory]
+    assert use == FileUse(SNAPSHOT.memory, os.O_RDONLY, lent=True)
+
+
+def test_machines_of_one_kind_have_one_layout_whatever_their_names_are() -> None:
+    def of(request: Launch) -> str:
+        command = plan(nameless(request), program="/bin/sh", accelerator="tcg", tsc_khz=1)
+        return layout(command, "cpu")
+
+    other = replace(launch(), machine_id="ffffffffffff", paths=MachinePaths(Path("/state/machines/ffffffffffff")))
+    assert of(launch()) == of(other) == of(CASES["qemu-tcg-resume"][0])
+    assert of(launch()) != of(launch(vcpu_count=2))
+
+
+def test_the_layout_changes_with_the_processor_and_the_command_line() -> None:
+    command = plan(nameless(launch()), program="/bin/sh", accelerator="tcg", tsc_khz=1)
+    other = plan(nameless(launch()), program="/bin/sh", accelerator="tcg", tsc_khz=2)
+    assert len({layout(command, "a"), layout(command, "b"), layout(other, "a")}) == 3

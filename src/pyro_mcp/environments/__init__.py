@@ -1,0 +1,5 @@
+"""Environments: the catalog, how one is made, and the cache they live in."""
+
+from pyro_mcp.environments.facade import Environments, Installed
+
+__all__ = ["Environments", "Installed"]

@@ -1,0 +1,106 @@
+"""The curated environments, as data."""
+
+import difflib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pyro_mcp import __version__
+from pyro_mcp.errors import InvalidRequest, UnknownEnvironment
+
+CATALOG_VERSION = __version__
+COMPATIBILITY = ">=2.0.0,<3.0.0"
+
+# name[:tag], the name in lower case with components parted by single slashes. Only the catalog's names get into paths.
+COMPONENT = r"[a-z0-9]+(?:[._-][a-z0-9]+)*"
+NAME = re.compile(rf"{COMPONENT}(?:/{COMPONENT})*(?::[A-Za-z0-9_][A-Za-z0-9._-]{{0,127}})?")
+NAME_LENGTH_MOST = 255
+
+
+@dataclass(frozen=True, slots=True)
+class OciName:
+    """The image of an OCI registry that corresponds to an environment. Recorded; pyro does not pull images yet."""
+
+    registry: str
+    repository: str
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogEntry:
+    """One environment. *packages* are promised to be there, *include* is added to Debian's minimal set.
+
+    *root_mib* and *image_mib* are generous estimates of the disk space the unpacked root and the image need.
+    """
+
+    name: str
+    description: str
+    packages: tuple[str, ...]
+    include: tuple[str, ...]
+    root_mib: int
+    image_mib: int
+    oci: OciName
+    version: str = "1.0.0"
+    distribution: str = "debian"
+    distribution_version: str = "12"
+    suite: str = "bookworm"
+
+    @property
+    def slug(self) -> str:
+        """The name as part of a file name."""
+        return re.sub(r"[:/]", "_", self.name)
+
+    @property
+    def directory_name(self) -> str:
+        """The directory of this environment and version in the cache."""
+        return f"{self.slug}-{self.version}"
+
+
+CATALOG: tuple[CatalogEntry, ...] = (
+    CatalogEntry(
+        name="debian:12",
+        description="Debian 12 with Git.",
+        packages=("bash", "coreutils", "git"),
+        include=("bash", "coreutils", "ca-certificates", "git"),
+        root_mib=600,
+        image_mib=160,
+        oci=OciName("docker.io", "library/buildpack-deps", "bookworm-scm"),
+    ),
+    CatalogEntry(
+        name="debian:12-base",
+        description="Debian 12, minimal.",
+        packages=("bash", "coreutils"),
+        include=("bash", "coreutils", "ca-certificates"),
+        root_mib=500,
+        image_mib=130,
+        oci=OciName("docker.io", "library/debian", "bookworm-slim"),
+    ),
+    CatalogEntry(
+        name="debian:12-build",
+        description="Debian 12 with Git, a C compiler, Make, CMake and Python 3.",
+        packages=("bash", "coreutils", "git", "gcc", "make", "cmake", "python3"),
+        include=("bash", "coreutils", "ca-certificates", "git", "gcc", "libc6-dev", "make", "cmake", "python3"),
+        root_mib=1200,
+        image_mib=350,
+        oci=OciName("docker.io", "library/buildpack-deps", "bookworm"),
+    ),
+)
+
+
+def lookup(name: str, catalog: Iterable[CatalogEntry] = CATALOG) -> CatalogEntry:
+    """The entry called *name*. Raises InvalidRequest for what cannot be a name, UnknownEnvironment for other names."""
+    if not isinstance(name, str) or len(name) > NAME_LENGTH_MOST or not NAME.fullmatch(name):
+        raise InvalidRequest(
+            f"{name!r:.80} is not the name of an environment",
+            remedy="A name looks like debian:12; run `pyro env list` to see the environments.",
+        )
+    entries = {entry.name: entry for entry in catalog}
+    if name in entries:
+        return entries[name]
+    raise UnknownEnvironment(f"unknown environment {name!r}{_hint(name, list(entries))}")
+
+
+def _hint(name: str, known: list[str]) -> str:
+    """The nearest known name, if one is near: letters swapped, or a tag too many or too few."""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    return f"; did you mean {near[0]}?" if near else ""

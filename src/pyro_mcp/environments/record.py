@@ -1,0 +1,63 @@
+"""What is kept about an installed environment: its ``environment.json``."""
+
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pyro_mcp.environments.catalog import CatalogEntry
+from pyro_mcp.host.files import read_json, write_json
+
+RECORD_NAME = "environment.json"
+DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def image_name(digest: str) -> str:
+    """The file name of the image with this SHA-256."""
+    return f"sha256-{digest}.squashfs"
+
+
+@dataclass(frozen=True, slots=True)
+class InstallRecord:
+    """An installed environment. *size* and *mtime_ns* are the hashed image's; *installed_at* is in Unix seconds."""
+
+    catalog_version: str
+    name: str
+    version: str
+    source: str
+    source_digest: str
+    image: str
+    size: int
+    mtime_ns: int
+    installed_at: int
+    packages: dict[str, str]
+
+    def describes(self, entry: CatalogEntry) -> bool:
+        """Whether this is *entry*, in the version of the catalog."""
+        return (self.name, self.version) == (entry.name, entry.version)
+
+    def write(self, directory: Path) -> None:
+        """Write it into *directory*, atomically."""
+        write_json(directory / RECORD_NAME, asdict(self))
+
+
+def read_record(directory: Path) -> InstallRecord | None:
+    """The record in *directory*; ``None`` when there is none or it is damaged."""
+    value = read_json(directory / RECORD_NAME)
+    if value is None or not _is_sound(value):
+        return None
+    return InstallRecord(**{name: value[name] for name in InstallRecord.__slots__})
+
+
+def _is_sound(value: dict[str, Any]) -> bool:
+    texts = ("catalog_version", "name", "version", "source", "source_digest", "image")
+    numbers = ("size", "mtime_ns", "installed_at")
+    packages = value.get("packages")
+    return (
+        all(isinstance(value.get(name), str) for name in texts)
+        and all(type(value.get(name)) is int for name in numbers)
+        and DIGEST.fullmatch(value["source_digest"]) is not None
+        and value["image"] == image_name(value["source_digest"])
+        and isinstance(packages, dict)
+        and all(isinstance(version, str) for version in packages.values())
+    )
