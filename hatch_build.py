@@ -20,7 +20,7 @@ AGENT = "src/pyro_mcp/_bin/pyro-agent"
 TAG = "py3-none-manylinux_2_17_x86_64"
 
 
-class AgentBuildHook(BuildHookInterface):
+class AgentBuildHook(BuildHookInterface[Any]):
     """Build ``pyro_mcp/_bin/pyro-agent`` before the wheel (or the editable install) is put together."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:

@@ -19,8 +19,11 @@ const (
 	reservedKiB = 32 << 10
 	// leastMemoryKiB is left to the jobs of the smallest machine.
 	leastMemoryKiB = 16 << 10
-	softFiles      = 8192 // also ours: each job takes a few
-	hardFiles      = 524288
+	// defaultProcesses is more than a parallel build takes, and few enough for a fork bomb to meet it soon.
+	defaultProcesses = 1024
+
+	softFiles = 8192 // also ours: each job takes a few
+	hardFiles = 524288
 )
 
 // Machine is what a finished boot leaves.
@@ -60,15 +63,31 @@ func Run() (*Machine, error) {
 	return m, nil
 }
 
-// limitJobs makes the cgroup of all jobs. It leaves the kernel and us the memory and the threads to go on when jobs use
-// all of theirs. We need no oom_score_adj: the kernel never picks PID 1, and what a job inherits from us stays 0.
+// limitJobs makes the cgroup of all jobs. It leaves the kernel and us the threads to go on when jobs use all of theirs.
+// We need no oom_score_adj: the kernel never picks PID 1, and what a job inherits from us stays 0.
 func limitJobs(processes int) (*cgroup.Group, error) {
-	_, available := machine.Memory()
-	memory := max(available-reservedKiB, leastMemoryKiB)
+	memory := int64(cgroup.Unlimited)
+	if !endThrashing() {
+		_, available := machine.Memory()
+		memory = max(available-reservedKiB, leastMemoryKiB) << 10
+	}
 	if most := machine.Number("/proc/sys/kernel/threads-max") * 3 / 4; most > 0 {
 		processes = min(processes, int(most))
 	}
-	return cgroup.SetUp(cgroupRoot, "pyro", cgroup.Limits{Processes: processes, MemoryBytes: memory << 10})
+	return cgroup.SetUp(cgroupRoot, "pyro", cgroup.Limits{Processes: processes, MemoryBytes: memory})
+}
+
+// endThrashing lets the kernel end the largest program when memory is so short that it would drop pages used within the
+// last second (Documentation/admin-guide/mm/multigen_lru.rst). Without it a guest that eats its memory does not die: it
+// reads its programs from the disk again and again, for minutes. The limit of a cgroup has no such rule, so there is
+// none then; without the kernel's multi-generational LRU the answer is false and the limit is what we have.
+func endThrashing() bool {
+	for file, value := range map[string]string{"enabled": "y", "min_ttl_ms": "1000"} {
+		if os.WriteFile("/sys/kernel/mm/lru_gen/"+file, []byte(value), 0) != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // prepare is what programs expect of a running system besides its files.
@@ -97,7 +116,7 @@ func readWords() (Words, error) {
 }
 
 func parseWords(line string) Words {
-	w := Words{MaxProcesses: 4096}
+	w := Words{MaxProcesses: defaultProcesses}
 	for _, word := range strings.Fields(line) {
 		key, value, _ := strings.Cut(word, "=")
 		switch key {

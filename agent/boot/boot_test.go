@@ -9,12 +9,12 @@ import (
 
 func TestWords(t *testing.T) {
 	for line, want := range map[string]Words{
-		"":                                         {MaxProcesses: 4096},
-		"quiet pyro.link=serial\n":                 {MaxProcesses: 4096},
-		"pyro.link=vsock pyro.off=restart":         {Vsock: true, Restart: true, MaxProcesses: 4096},
+		"":                                         {MaxProcesses: defaultProcesses},
+		"quiet pyro.link=serial\n":                 {MaxProcesses: defaultProcesses},
+		"pyro.link=vsock pyro.off=restart":         {Vsock: true, Restart: true, MaxProcesses: defaultProcesses},
 		"pyro.max_processes=100 pyro.off=off":      {MaxProcesses: 100},
-		"pyro.max_processes=-1":                    {MaxProcesses: 4096},
-		"pyro.max_processes=many xpyro.link=vsock": {MaxProcesses: 4096},
+		"pyro.max_processes=-1":                    {MaxProcesses: defaultProcesses},
+		"pyro.max_processes=many xpyro.link=vsock": {MaxProcesses: defaultProcesses},
 	} {
 		if got := parseWords(line); got != want {
 			t.Errorf("%q: %+v", line, got)

@@ -15,6 +15,9 @@ type Group struct{ path string }
 // At names an existing group, or one about to be made.
 func At(path string) *Group { return &Group{path} }
 
+// Unlimited stands for no limit of memory.
+const Unlimited = -1
+
 // Limits of all jobs together.
 type Limits struct {
 	Processes   int
@@ -37,6 +40,9 @@ func SetUp(root, name string, limits Limits) (*Group, error) {
 	}
 	if err := jobs.Set("pids.max", strconv.Itoa(limits.Processes)); err != nil {
 		return nil, err
+	}
+	if limits.MemoryBytes == Unlimited {
+		return jobs, nil
 	}
 	return jobs, jobs.Set("memory.max", strconv.FormatInt(limits.MemoryBytes, 10))
 }

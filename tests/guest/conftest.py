@@ -79,7 +79,7 @@ def pyro_argv(words: Sequence[str]) -> list[str]:
 
 
 @pytest.fixture
-def cli(home: Paths) -> Cli:  # noqa: ARG001 - for its environment
+def cli(home: Paths) -> Cli:
     """Run a pyro command to its end."""
 
     def run(*words: str, stdin: bytes = b"", timeout: float = RUN_SECONDS) -> Ended:

@@ -12,16 +12,18 @@ class Baseline:
     roots: tuple[str, ...]
     mounts: frozenset[str]
     devices: frozenset[str]
+    holders: frozenset[str]
 
     @classmethod
     def take(cls, roots: Sequence[Path]) -> "Baseline":
         """Look now."""
-        return cls(tuple(f"{root.resolve()}/" for root in roots), _mounts(), _devices())
+        places = tuple(f"{root.resolve()}/" for root in roots)
+        return cls(places, _mounts(), _devices(), frozenset(_holders(places)))
 
     def leaks(self) -> list[str]:
         """What is there now and should not be."""
         new = [*(_mounts() - self.mounts), *(_devices() - self.devices)]
-        return sorted([*new, *_holders(self.roots)])
+        return sorted([*new, *(frozenset(_holders(self.roots)) - self.holders)])
 
 
 def _mounts() -> frozenset[str]:

@@ -1,8 +1,9 @@
 """The command line without a guest: parsing, messages, exit codes."""
 
 import json
-import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -11,6 +12,12 @@ from pyro_mcp.cli.main import VERBS, run
 from pyro_mcp.paths import Paths
 
 pytestmark = pytest.mark.usefixtures("paths")
+
+
+@pytest.fixture
+def no_input() -> Iterator[IO[str]]:
+    with Path("/dev/null").open() as nothing:
+        yield nothing
 
 
 def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,9 +81,14 @@ def test_a_line_that_cannot_be_parsed_is_a_usage_error(
     ],
 )
 def test_a_wrong_request_has_one_message_a_remedy_and_exit_code_125(
-    words: list[str], code: str, cause: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    words: list[str],
+    code: str,
+    cause: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    no_input: IO[str],
 ) -> None:
-    monkeypatch.setattr("sys.stdin", Path("/dev/null").open())
+    monkeypatch.setattr("sys.stdin", no_input)
     assert run(["run", *words]) == 125
     human = capsys.readouterr()
     assert human.out == ""
@@ -89,7 +101,6 @@ def test_a_wrong_request_has_one_message_a_remedy_and_exit_code_125(
     assert failure["code"] == code
     assert cause in failure["error"] or cause in failure["remedy"]
     assert failure["remedy"]
-    sys.stdin.close()
 
 
 def test_a_usage_error_is_json_too_when_that_was_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
