@@ -13,8 +13,8 @@ home="${XDG_DATA_HOME:-$HOME/.local/share}/pyro-mcp/uv"
 if ! python3 -m venv "$home" 2>/dev/null; then
   # Debian keeps the venv module in a package of its own.
   [ "$(id -u)" = 0 ] && privileged=() || privileged=(sudo)
-  "${privileged[@]}" apt-get update --quiet
-  "${privileged[@]}" apt-get install --quiet --yes --no-install-recommends python3-venv
+  "${privileged[@]}" apt-get update -qq
+  "${privileged[@]}" apt-get install -qq --yes --no-install-recommends python3-venv
   python3 -m venv "$home"
 fi
 "$home/bin/pip" install --quiet --disable-pip-version-check 'uv>=0.5,<1'

@@ -1,0 +1,139 @@
+"""Write docs/settings.md and docs/cli.md from the code; with ``--check`` only say whether they are up to date."""
+
+import inspect
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from pyro_mcp.cli.main import pyro
+from pyro_mcp.config.settings import ELSEWHERE, SETTINGS, Setting
+
+DOCS = Path(__file__).parents[1] / "docs"
+NOTE = "<!-- Made by scripts/generate_docs.py. Change the code and run it again. -->\n"
+BLOCK = "\b"  # click's mark for a paragraph that is not rewrapped
+
+# What other layers read. A variable without a row here stops the script.
+READ_ELSEWHERE = {
+    "PYRO_ENVIRONMENT_CACHE_DIR": "Where environments are kept. Default: `environments` in pyro's cache directory.",
+    "PYRO_RUNTIME_BUNDLE_DIR": "Known for compatibility; nothing reads it in this version.",
+    "PYRO_VM_ENABLE_NETWORK": "Only shown by `pyro doctor --json`, as `enabled_by_default`; it changes nothing.",
+    "PYRO_GO": "At build time: the `go` program that compiles the guest agent.",
+}
+SETTINGS_HEAD = """# Settings
+
+Every setting is an environment variable. An option of the command line goes before it. A value that a variable does
+not take is an `invalid_request` that names the variable; `pyro doctor` points out `PYRO_` variables that nobody reads.
+
+| variable | default | what it is |
+|---|---|---|
+"""
+SETTINGS_MIDDLE = """
+Other variables:
+
+| variable | what it is |
+|---|---|
+"""
+SETTINGS_TAIL = """| `XDG_STATE_HOME` | State goes to `pyro-mcp` below it. Default: `~/.local/state`. |
+| `XDG_CACHE_HOME` | Caches go to `pyro-mcp` below it. Default: `~/.cache`. |
+| `http_proxy`, `https_proxy`, `no_proxy`, `all_proxy` | Handed to the programs that fetch packages, in either case. |
+| `TMPDIR` | Where a bootstrap by a normal user unpacks. |
+"""
+CLI_HEAD = """# Command line
+
+[The first run](first-run.md) has examples, [troubleshooting](troubleshooting.md) the errors, and the
+[README](../README.md#exit-codes) the exit codes. `-h` after any verb shows the same as this page. What the README lists
+under "Not yet" is refused, even where an option for it exists.
+"""
+
+
+def settings_page() -> str:
+    """docs/settings.md."""
+    rows = "".join(f"| `{row.variable}` | {_default(row)} | {row.help} |\n" for row in SETTINGS)
+    others = "".join(f"| `{name}` | {READ_ELSEWHERE[name]} |\n" for name in ELSEWHERE)
+    return f"{SETTINGS_HEAD}{rows}{SETTINGS_MIDDLE}{others}{SETTINGS_TAIL}\n{NOTE}"
+
+
+def _default(row: Setting) -> str:
+    if isinstance(row.default, bool):
+        return f"`{row.default:d}`"
+    return f"`{row.default}`" if str(row.default) else "empty"
+
+
+def cli_page() -> str:
+    """docs/cli.md."""
+    sections = "\n".join(_section(words, command) for words, command in _commands(("pyro",), pyro))
+    return f"{CLI_HEAD}\n{sections}\n{NOTE}"
+
+
+def _commands(words: tuple[str, ...], command: click.Command) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """*command* and all below it, in the order of the help."""
+    yield words, command
+    if isinstance(command, click.Group):
+        context = click.Context(command, info_name=" ".join(words))
+        for name in command.list_commands(context):
+            child = command.get_command(context, name)
+            if child is not None:
+                yield from _commands((*words, name), child)
+
+
+def _section(words: tuple[str, ...], command: click.Command) -> str:
+    context = click.Context(command, info_name=" ".join(words))
+    usage = " ".join([*words, *command.collect_usage_pieces(context)])
+    parts = [
+        f"{'#' * (len(words) + 1)} {' '.join(words)}\n",
+        f"```text\n{usage}\n```\n",
+        *_paragraphs(inspect.cleandoc(command.help or "")),
+    ]
+    options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
+    rows = [_row(*record) for option in options if (record := option.get_help_record(context))]
+    if rows:
+        parts.append(f"| option | what it does |\n|---|---|\n{''.join(rows)}")
+    return "\n".join(parts)
+
+
+def _paragraphs(text: str) -> Iterator[str]:
+    for paragraph in text.split("\n\n"):
+        body = paragraph.strip("\n")
+        if body.startswith(BLOCK):
+            title, *lines = body.removeprefix(f"{BLOCK}\n").splitlines()
+            commands = "\n".join(line.strip() for line in lines)
+            yield f"{title.strip()}\n\n```text\n{commands}\n```\n"
+        else:
+            yield f"{' '.join(body.split())}\n"
+
+
+def _row(names: str, text: str) -> str:
+    shown = " ".join(text.split()).replace("|", "\\|")
+    return f"| `{names}` | {shown} |\n"
+
+
+PAGES = {"settings.md": settings_page, "cli.md": cli_page}
+
+
+def stale() -> list[str]:
+    """The pages that differ from what the code says."""
+    return [name for name, page in PAGES.items() if _present(DOCS / name) != page()]
+
+
+def _present(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def main(arguments: list[str]) -> int:
+    """Write all pages, or with ``--check`` change nothing; 1 when a page is stale."""
+    if arguments not in ([], ["--check"]):
+        sys.stderr.write("usage: generate_docs.py [--check]\n")
+        return 2
+    if arguments:
+        names = stale()
+        sys.stdout.write("".join(f"docs/{name} is not up to date: run scripts/generate_docs.py\n" for name in names))
+        return 1 if names else 0
+    for name, page in PAGES.items():
+        (DOCS / name).write_text(page())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
