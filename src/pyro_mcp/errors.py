@@ -5,7 +5,9 @@
     PyroError
     |-- InvalidRequest (ValueError)            invalid_request
     |   |-- UnknownEnvironment                 unknown_environment
-    |   `-- UnknownMachine                     unknown_machine
+    |   |-- UnknownMachine                     unknown_machine
+    |   |-- UnknownTask                        unknown_task
+    |   `-- UnknownJob                         unknown_job
     |-- OperationFailed (RuntimeError)
         |-- HostFault                          host_fault
         |   |-- ProgramMissing                 program_missing
@@ -18,11 +20,11 @@
         |-- DriverUnavailable                  driver_unavailable
         |-- WrongState                         wrong_state
         |-- CapacityReached                    capacity_reached
-        |-- HostCompatRefused                  host_compat_refused
         |-- MachineFault                       machine_fault
         |   |-- BootFailed                     boot_failed
         |   |-- MachineDied                    machine_died
         |   |-- MachineExpired                 machine_expired
+        |   |   `-- TaskExpired                task_expired
         |   |-- LinkTimeout                    link_timeout
         |   `-- GuestProtocol                  guest_protocol
         |-- GuestRefused                       guest_refused
@@ -84,6 +86,20 @@ class UnknownMachine(InvalidRequest):
 
     code = "unknown_machine"
     usual_remedy = "Check the id; a machine is gone after its command, its deletion or its time to live."
+
+
+class UnknownTask(InvalidRequest):
+    """No task of this user has that id or name (any more)."""
+
+    code = "unknown_task"
+    usual_remedy = "Run `pyro task list` to see the tasks; one is gone after its deletion, or an hour after its end."
+
+
+class UnknownJob(InvalidRequest):
+    """The task has no job with that id."""
+
+    code = "unknown_job"
+    usual_remedy = "Run `pyro task logs TASK` to see its jobs."
 
 
 class OperationFailed(PyroError, RuntimeError):
@@ -166,13 +182,6 @@ class CapacityReached(OperationFailed):
     usual_remedy = "Delete a machine, ask for less memory, or raise PYRO_MAX_ACTIVE_VMS."
 
 
-class HostCompatRefused(OperationFailed):
-    """Running on the host itself was not allowed."""
-
-    code = "host_compat_refused"
-    usual_remedy = "Pass --allow-host-compat only if the command may run on this host without isolation."
-
-
 class MachineFault(OperationFailed):
     """The virtual machine or its link failed."""
 
@@ -183,7 +192,7 @@ class BootFailed(MachineFault):
     """The guest did not come up."""
 
     code = "boot_failed"
-    usual_remedy = "The last lines of the guest's console are above; `pyro doctor --deep` boots a test guest."
+    usual_remedy = "`pyro doctor --deep` boots a test guest; PYRO_DEBUG_CONSOLE=1 lets the guest's kernel talk."
 
 
 class MachineDied(MachineFault):
@@ -197,6 +206,13 @@ class MachineExpired(MachineFault):
 
     code = "machine_expired"
     usual_remedy = "Give it a longer life with --ttl-seconds."
+
+
+class TaskExpired(MachineExpired):
+    """The task reached its time to live, or was idle for too long."""
+
+    code = "task_expired"
+    usual_remedy = "Its history can still be read (`pyro task logs`). Create a new task with a longer --ttl-seconds."
 
 
 class LinkTimeout(MachineFault):

@@ -3,10 +3,12 @@
 Results are ``TypedDict``: the SDK returns them, the CLI prints them with ``--json``, the MCP server sends them.
 """
 
+import dataclasses
+import math
 import re
 import secrets
 from dataclasses import dataclass, field
-from typing import Literal, NotRequired, TypedDict
+from typing import Literal, NotRequired, TypedDict, get_args
 
 from pyro_mcp.errors import InvalidRequest
 
@@ -24,13 +26,27 @@ DEFAULT_MEM_MIB = 1024
 DEFAULT_DISK_MIB = 4096
 DEFAULT_TTL_SECONDS = 600
 DEFAULT_TIMEOUT_SECONDS = 30
+TTL_BEYOND_TIMEOUT_SECONDS = 120  # for the boot before the command and the clean-up after it
+
+IDLE_SECONDS_LIMITS = (1, 7 * 24 * 3600)
+LABELS_MOST = 64
+LABEL_VALUE_MOST = 120
+WORKSPACE = "/workspace"
 
 MACHINE_ID = re.compile(r"[0-9a-f]{12}")
 USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}\$?(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,31})?")
 VARIABLE = re.compile(r"[^=\0]+")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 ExecutionMode = Literal["guest_vsock", "guest_serial", "host_compat", "pending"]
 MachineState = Literal["created", "started", "stopped"]
+# creating: not yet usable; stopped: its VM has ended before its time; expired: its time, or its idle time, is over.
+TaskState = Literal["creating", "started", "stopped", "expired", "deleting", "damaged"]
+# lost: nobody knows how it ended, and ``reason`` says why.
+CommandState = Literal["running", "done", "lost"]
+# The least that must stand between a guest and the host. "hardware": a virtual machine that KVM runs.
+IsolationLevel = Literal["any", "hardware"]
+ISOLATION_LEVELS: tuple[IsolationLevel, ...] = get_args(IsolationLevel)
 
 
 def new_machine_id() -> str:
@@ -65,12 +81,53 @@ class MachineSpec:
     network: bool = False
     allow_host_compat: bool = False
     driver: str = "auto"
+    require_isolation: IsolationLevel = "any"
 
     def __post_init__(self) -> None:
         check_between("vcpu_count", self.vcpu_count, VCPU_LIMITS)
         check_between("mem_mib", self.mem_mib, MEM_MIB_LIMITS)
         check_between("disk_mib", self.disk_mib, DISK_MIB_LIMITS)
         check_between("ttl_seconds", self.ttl_seconds, TTL_SECONDS_LIMITS)
+        if self.require_isolation not in ISOLATION_LEVELS:
+            raise InvalidRequest(f"require_isolation must be one of {', '.join(ISOLATION_LEVELS)}")
+
+    def lasting(self, timeout_seconds: float) -> "MachineSpec":
+        """This machine for one command of *timeout_seconds*: the default time to live does not cut the command off."""
+        if self.ttl_seconds != DEFAULT_TTL_SECONDS:
+            return self
+        needed = min(math.ceil(timeout_seconds) + TTL_BEYOND_TIMEOUT_SECONDS, TTL_SECONDS_LIMITS[1])
+        return dataclasses.replace(self, ttl_seconds=max(self.ttl_seconds, needed))
+
+
+def check_name(what: str, name: str) -> str:
+    """Return *name*; raises InvalidRequest unless it is a word of at most 64 letters, digits, ``.``, ``_`` or ``-``."""
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise InvalidRequest(f"{what} {name!r:.80} must be 1 to 64 letters, digits, '.', '_' or '-'")
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """What a task is asked to be, besides its machine. *idle_seconds*: its end when nothing runs and nobody asks."""
+
+    machine: MachineSpec
+    name: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    idle_seconds: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.name is not None and MACHINE_ID.fullmatch(check_name("name", self.name)):
+            raise InvalidRequest("a name must not look like a task id (12 lower-case hex digits)")
+        if self.idle_seconds is not None:
+            check_between("idle_seconds", self.idle_seconds, IDLE_SECONDS_LIMITS)
+        if len(self.labels) > LABELS_MOST:
+            raise InvalidRequest(f"a task has at most {LABELS_MOST} labels")
+        for key, value in self.labels.items():
+            check_name("label", key)
+            if not isinstance(value, str) or len(value) > LABEL_VALUE_MOST or not value.isprintable():
+                raise InvalidRequest(
+                    f"label {key} must have a printable value of at most {LABEL_VALUE_MOST} characters"
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +216,8 @@ class Cleanup(TypedDict):
 class RunResult(TypedDict):
     """One command and its machine.
 
-    *stdout* and *stderr* are text (other bytes become U+FFFD), each cut in the middle beyond 1 MiB.
+    *stdout* and *stderr* are text (other bytes become U+FFFD), each cut in the middle beyond 1 MiB. *start_error* says
+    why the command could not be started at all; it is empty otherwise.
     """
 
     vm_id: str
@@ -176,6 +234,7 @@ class RunResult(TypedDict):
     duration_ms: int
     timed_out: bool
     causes: list[str]
+    start_error: str
     execution_mode: ExecutionMode
     isolation: Isolation
     cleanup: Cleanup
@@ -253,3 +312,49 @@ class PrunedEnvironments(TypedDict):
 
     count: int
     deleted_environment_dirs: list[str]
+
+
+class RuntimePart(TypedDict):
+    """A part that machines are started from. *state* is ``ready``, ``absent`` or ``damaged``; why is in *problem*.
+
+    *source*: where it came from. *warnings*: what is to be known about this version.
+    """
+
+    name: str
+    version: str
+    state: str
+    source: str
+    path: str
+    sha256: str
+    problem: str
+    warnings: list[str]
+
+
+class RuntimeParts(TypedDict):
+    """All parts. *ok*: none is damaged."""
+
+    ok: bool
+    parts: list[RuntimePart]
+
+
+class TemplateRecord(TypedDict):
+    """A template: a paused machine that others go on from. Sizes are MiB, times Unix seconds."""
+
+    key: str
+    environment: str
+    driver: str
+    vcpu_count: int
+    mem_mib: int
+    disk_mib: int
+    size_mib: int
+    created_at: float
+    used_at: float
+    intact: bool
+
+
+class PrunedTemplates(TypedDict):
+    """What a prune removed."""
+
+    count: int
+    deleted_templates: list[str]
+    freed_mib: int

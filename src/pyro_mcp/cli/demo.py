@@ -7,7 +7,7 @@ from pyro_mcp.cli.progress import TaggedProgress
 
 
 @click.command("demo", short_help="Run one command in a fresh microVM and show the whole result.")
-@click.option("--network", is_flag=True, help="Give the guest outbound network.")
+@click.option("--network", is_flag=True, help="Outbound network. Not in this version: refused.")
 def command(*, network: bool) -> int:
     """Run `git --version` in debian:12 and print the whole result as JSON."""
     from pyro_mcp.sdk import Pyro

@@ -46,6 +46,11 @@ def _lines(report: "DoctorReport") -> Iterator[str]:
         yield f"KVM is not used: {kvm['reason']}"
     if driver:
         yield f"Driver: {driver['name']} ({driver['accelerator']}; {driver['reason']})"
+        yield f"Isolation: {', '.join(driver['isolation']['sandbox'])}"
+        for candidate in driver["candidates"]:
+            if candidate["name"] != driver["name"]:
+                usable = "usable" if candidate["usable"] else "not usable"
+                yield f"Driver {candidate['name']}: {usable} ({candidate['reason']})"
     if host:
         yield f"Environment cache: {host['cache_dir']} ({host['cache_free_mib']} MiB free)"
         yield f"State: {host['state_dir']} ({host['state_free_mib']} MiB free)"
@@ -69,7 +74,7 @@ def _lines(report: "DoctorReport") -> Iterator[str]:
     if report["findings"]:
         yield "Issues:"
         for finding in report["findings"]:
-            yield f"- {finding['text']}. {finding['remedy']}"
+            yield f"- {finding['text']}{'' if finding['text'].endswith(('.', '?')) else '.'} {finding['remedy']}"
 
 
 def _yes(value: object) -> str:

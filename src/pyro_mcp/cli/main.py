@@ -16,6 +16,7 @@ VERBS = {
     "demo": ("pyro_mcp.cli.demo", "Run one command in a fresh microVM and show the whole result."),
     "doctor": ("pyro_mcp.cli.doctor", "Say what this host can run, what is missing, and how to get it."),
     "env": ("pyro_mcp.cli.env", "List, pull, inspect and prune environments."),
+    "runtime": ("pyro_mcp.cli.runtime", "List, install and verify what machines are started from."),
     "run": ("pyro_mcp.cli.run", "Run a command in a fresh microVM."),
     "template": ("pyro_mcp.cli.template", "List, build and prune the templates machines start from."),
     "setup": ("pyro_mcp.cli.setup", "Install the host packages pyro needs."),
@@ -105,4 +106,6 @@ def _usage(error: click.UsageError, *, as_json: bool) -> int:
 
 
 def _help_hint(error: click.UsageError) -> str:
+    if isinstance(error, click.NoSuchOption) and error.ctx and error.ctx.command.name in GUEST_VERBS:
+        return f"Options of the command itself go behind `--`: pyro {error.ctx.command.name} ENV -- COMMAND {error.option_name}"
     return f"Try `{error.ctx.command_path if error.ctx else 'pyro'} --help`."

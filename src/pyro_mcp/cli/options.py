@@ -37,13 +37,20 @@ def machine_options(function: Command) -> Command:
             show_default=True,
             help="Longest life of the machine (60-604800).",
         ),
-        click.option("--network", is_flag=True, help="Give the guest outbound network."),
+        click.option("--network", is_flag=True, help="Outbound network. Not in this version: refused."),
         click.option(
             "--driver",
             type=click.Choice(DRIVERS),
             default="auto",
             show_default=True,
             help=f"{driver_help} [env: PYRO_DRIVER]",
+        ),
+        click.option(
+            "--require-isolation",
+            type=click.Choice(model.ISOLATION_LEVELS),
+            default="any",
+            show_default=True,
+            help="Refuse to run with less; hardware: a machine that KVM runs, not software emulation.",
         ),
         click.option(
             "--allow-host-compat", is_flag=True, help="Without any VMM, run on this host itself: no isolation."

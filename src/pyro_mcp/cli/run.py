@@ -95,6 +95,8 @@ def _summary(result: model.RunResult) -> None:
     """The closing line, and before it the causes of an unhappy end."""
     if result["execution_mode"] == "host_compat":
         render.progress_line("[run] warning: this ran on the host itself, without isolation (--allow-host-compat)")
+    if result["start_error"]:
+        render.error_line(f"the command could not be started: {result['start_error']}")
     causes = f" causes={','.join(result['causes'])}" if result["causes"] else ""
     render.progress_line(
         f"[run] environment={result['environment']} execution_mode={result['execution_mode']}"

@@ -32,6 +32,8 @@ class Settings:
     min_free_mib: int
     debian_mirror: str
     debug_console: bool
+    no_templates: bool
+    templates_max_mib: int
 
 
 def _driver(text: str) -> str:
@@ -65,11 +67,47 @@ def _mirror(text: str) -> str:
 
 SETTINGS = (
     Setting("driver", "PYRO_DRIVER", _driver, "auto", "Which VMM runs the machines: auto, firecracker or qemu."),
-    Setting("max_active_vms", "PYRO_MAX_ACTIVE_VMS", _between(0, 10_000), 0, "Most machines at once; 0: as many as fit the free memory."),
-    Setting("boot_timeout", "PYRO_BOOT_TIMEOUT_SECONDS", _between(1, 3600), 60, "How long a guest may take to answer, in seconds."),
-    Setting("min_free_mib", "PYRO_MIN_FREE_MIB", _between(0, 1 << 30), 512, "Disk space that must be free before a machine is made, in MiB."),
-    Setting("debian_mirror", "PYRO_DEBIAN_MIRROR", _mirror, "", "Debian archive to use; empty: the host's own apt sources, else Debian's default."),
-    Setting("debug_console", "PYRO_DEBUG_CONSOLE", _flag, False, "1: the guest's kernel talks on the console (slower)."),
+    Setting(
+        "max_active_vms",
+        "PYRO_MAX_ACTIVE_VMS",
+        _between(0, 10_000),
+        0,
+        "Most machines at once; 0: as many as fit the free memory.",
+    ),
+    Setting(
+        "boot_timeout",
+        "PYRO_BOOT_TIMEOUT_SECONDS",
+        _between(1, 3600),
+        60,
+        "How long one attempt to start a guest may take, in seconds; there are two.",
+    ),
+    Setting(
+        "min_free_mib",
+        "PYRO_MIN_FREE_MIB",
+        _between(0, 1 << 30),
+        512,
+        "Disk space that must be free before a machine is made, in MiB.",
+    ),
+    Setting(
+        "debian_mirror",
+        "PYRO_DEBIAN_MIRROR",
+        _mirror,
+        "",
+        "Debian archive to use; empty: the sources of this host's apt, if it is a Debian 12.",
+    ),
+    Setting(
+        "debug_console", "PYRO_DEBUG_CONSOLE", _flag, False, "1: the guest's kernel talks on the console (slower)."
+    ),
+    Setting(
+        "no_templates", "PYRO_NO_TEMPLATES", _flag, False, "1: every machine boots; none goes on from a template."
+    ),
+    Setting(
+        "templates_max_mib",
+        "PYRO_TEMPLATES_MAX_MIB",
+        _between(0, 1 << 30),
+        4096,
+        "Disk space templates may take, in MiB; those not used for longest are removed.",
+    ),
 )
 
 # Variables that other layers read, known so that nobody is told they are misspelt.

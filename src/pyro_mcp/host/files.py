@@ -84,9 +84,11 @@ def sha256_file(path: Path) -> str:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a directory of ours with all that is in it; one that is gone already is fine."""
-    with storage(f"removing {path}"), contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(path)
+    """Remove a directory of ours with all that is in it; one that is gone, or going by another's hand, is fine."""
+    with storage(f"removing {path}"):
+        while path.exists():
+            with contextlib.suppress(FileNotFoundError):  # of an entry that somebody else has just removed
+                shutil.rmtree(path)
 
 
 def copy_sparse(source: Path, target: Path, *, mode: int = 0o600) -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """A program pyro starts, the Debian or Ubuntu package that has it, and what it is for."""
+    """A program pyro starts, the Debian or Ubuntu package that has it, and what it is for. Root can do without some."""
 
     program: str
     package: str
     purpose: str
+    root_needs_it: bool = True
 
 
 REQUIREMENTS = (
@@ -23,6 +24,8 @@ REQUIREMENTS = (
     Requirement("mke2fs", "e2fsprogs", "formats scratch disks"),
     Requirement("apt-get", "apt", "fetches the kernel from the Debian archive"),
     Requirement("dpkg-deb", "dpkg", "unpacks the kernel package"),
+    Requirement("unshare", "util-linux", "keeps the mounts of a bootstrap to itself"),
+    Requirement("newuidmap", "uidmap", "lets a normal user bootstrap environments", root_needs_it=False),
 )
 
 
@@ -32,8 +35,9 @@ def package_of(program: str) -> str | None:
 
 
 def missing(search_path: str) -> list[Requirement]:
-    """The requirements whose program is not on *search_path*."""
-    return [need for need in REQUIREMENTS if shutil.which(need.program, path=search_path) is None]
+    """The requirements of this user whose program is not on *search_path*."""
+    wanted = [need for need in REQUIREMENTS if need.root_needs_it or os.geteuid() != 0]
+    return [need for need in wanted if shutil.which(need.program, path=search_path) is None]
 
 
 def install_commands(needs: Iterable[Requirement]) -> list[list[str]]:

@@ -137,7 +137,7 @@ def start(
 
 @contextlib.contextmanager
 def start_streaming(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, with_stdin: bool) -> Iterator[Process]:
-    """Start a program with pipes for a caller that moves the bytes itself; stdin does not block, *env* is all it gets."""
+    """Start a program whose pipes the caller serves itself; stdin does not block, *env* is all the program gets."""
     process = _spawn(
         argv,
         env=env,

@@ -12,7 +12,7 @@ from pyro_mcp.host.deadline import Deadline
 
 @dataclass(frozen=True, slots=True)
 class ProcessId:
-    """A process for ever: a *pid* may be used again, together with *start_ticks* (field 22 of proc(5) stat) it is not."""
+    """A process for ever: a *pid* is used again, but not with the same *start_ticks* (field 22 of proc(5) stat)."""
 
     pid: int
     start_ticks: int

@@ -44,6 +44,7 @@ def test_the_help_lists_every_verb_without_importing_it(capsys: pytest.CaptureFi
         (["run"], "Missing argument 'ENV'"),
         (["run", "debian:12", "--vcpu-count", "many", "--", "true"], "not a valid integer"),
         (["run", "debian:12", "--nosuch", "--", "true"], "No such option"),
+        (["run", "debian:12", "git", "--version"], "go behind `--`"),
         (["run", "debian:12", "--driver", "xen", "--", "true"], "xen"),
         (["env"], "Usage"),
     ],
