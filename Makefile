@@ -4,7 +4,7 @@ SHELL := /bin/bash
 UV ?= $(shell command -v uv || echo $(HOME)/.local/bin/uv)
 RUN := $(UV) run --quiet
 
-.PHONY: help setup demo check lint unit test bench dist-check clean
+.PHONY: help setup demo check lint unit test lab lab-full bench dist-check clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,14 +17,15 @@ setup: ## Get uv, the Python environment, the agent and the host packages.
 demo: setup ## Set everything up, then run the main job: a command in a real microVM.
 	$(RUN) pyro run debian:12 -- git --version
 
-check: setup lint test ## All checks and all tests, real guests included.
+check: setup lint test lab ## All checks and all tests, real guests and the lab included.
 
-lint: ## Style, types, layers, sizes, Go, shell.
+lint: ## Style, types, layers, sizes, generated documents, Go, shell.
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 	$(RUN) lint-imports
 	$(RUN) python scripts/check_sizes.py
+	$(RUN) python scripts/generate_docs.py --check
 	$(RUN) --group agent scripts/check_agent.sh
 	$(RUN) shellcheck .ci/run scripts/*.sh
 
@@ -33,6 +34,12 @@ unit: ## The fast tests: no guest, no root.
 
 test: ## All tests, real guests included.
 	$(RUN) pytest
+
+lab: ## Real KVM and Firecracker in an emulated machine: tests/lab, as root and as a user. ARGS go to pytest.
+	$(RUN) python scripts/lab.py $(ARGS)
+
+lab-full: ## The same with the tests that take minutes.
+	$(RUN) python scripts/lab.py --full $(ARGS)
 
 bench: ## Measure; prints medians and ratios.
 	$(RUN) python benchmarks/bench.py

@@ -46,6 +46,21 @@ class MachinePaths:
         return self.directory / f"link-{port:02}.lock"
 
     @property
+    def link_wanted(self) -> Path:
+        """Held (shared) by processes that wait for a channel to get free."""
+        return self.directory / "link-wanted.lock"
+
+    @property
+    def new_deadline(self) -> Path:
+        """A new end of the machine's life, Unix milliseconds; the launcher takes it at SIGUSR1 and removes the file."""
+        return self.directory / "deadline"
+
+    @property
+    def end(self) -> Path:
+        """How the VMM ended, written by the launcher: exit code, signal, reason, time."""
+        return self.directory / "end.json"
+
+    @property
     def run(self) -> Path:
         """Firecracker only: the one directory the VMM may write to, with its sockets. It belongs to the VMM's user."""
         return self.directory / "run"
@@ -82,6 +97,73 @@ class MachinePaths:
 
 
 @dataclass(frozen=True, slots=True)
+class TemplatePaths:
+    """The files of one template, ``templates/<key>/`` in the cache."""
+
+    directory: Path
+
+    @property
+    def state(self) -> Path:
+        """The devices and processors of the paused machine."""
+        return self.directory / "state.bin"
+
+    @property
+    def memory(self) -> Path:
+        """Its memory (sparse), mapped copy-on-write by the machines that go on from it. Nobody may write to it."""
+        return self.directory / "memory.bin"
+
+    @property
+    def scratch(self) -> Path:
+        """Its writable disk (sparse), copied for each machine."""
+        return self.directory / "scratch.ext4"
+
+    @property
+    def record(self) -> Path:
+        """What it was made from, and what tells that its files are still the same."""
+        return self.directory / "template.json"
+
+    @property
+    def used(self) -> Path:
+        """An empty file; its time is that of the last use."""
+        return self.directory / "used"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPaths:
+    """The files of one task, ``tasks/<id>/`` in the state directory. Its machine has a directory of its own."""
+
+    directory: Path
+
+    @property
+    def used(self) -> Path:
+        """An empty file, locked (shared) by each pyro call on the task; its time is that of the last call."""
+        return self.directory / "used"
+
+    @property
+    def change_lock(self) -> Path:
+        """Held while the task's life is changed (extended, deleted)."""
+        return self.directory / "change.lock"
+
+    @property
+    def commands(self) -> Path:
+        """What the task's commands wrote."""
+        return self.directory / "commands"
+
+    def stdout(self, sequence: int) -> Path:
+        """What the command number *sequence* wrote on stdout (bounded); read-only once it is complete."""
+        return self.commands / f"{sequence:06}.stdout"
+
+    def stderr(self, sequence: int) -> Path:
+        """What the command number *sequence* wrote on stderr (bounded); read-only once it is complete."""
+        return self.commands / f"{sequence:06}.stderr"
+
+    @property
+    def workspace(self) -> Path:
+        """The working directory of a task without any VMM (``--allow-host-compat``)."""
+        return self.directory / "workspace"
+
+
+@dataclass(frozen=True, slots=True)
 class Paths:
     """Where state and caches live. *state* and *cache* are pyro's own roots, *environments* holds the images."""
 
@@ -100,7 +182,7 @@ class Paths:
 
     @property
     def database(self) -> Path:
-        """The records of all machines (SQLite)."""
+        """The records of all machines and tasks (SQLite)."""
         return self.state / "pyro.db"
 
     @property
@@ -111,6 +193,25 @@ class Paths:
     def machine(self, machine_id: str) -> MachinePaths:
         """The files of the machine *machine_id*."""
         return MachinePaths(self.machines / machine_id)
+
+    @property
+    def tasks(self) -> Path:
+        """A directory per task."""
+        return self.state / "tasks"
+
+    def task(self, task_id: str) -> TaskPaths:
+        """The files of the task *task_id*."""
+        return TaskPaths(self.tasks / task_id)
+
+    @property
+    def keeper_lock(self) -> Path:
+        """Held by the keeper as long as it lives; its pid is in it."""
+        return self.state / "keeper.lock"
+
+    @property
+    def keeper_log(self) -> Path:
+        """What the keeper did (bounded)."""
+        return self.state / "keeper.log"
 
     @property
     def failures(self) -> Path:
@@ -156,6 +257,23 @@ class Paths:
     def scratch_images(self) -> Path:
         """Formatted empty scratch disks, a file per size."""
         return self.cache / "scratch"
+
+    @property
+    def templates(self) -> Path:
+        """Paused machines that others go on from: a directory per key; ``.partial-<key>-*`` while one is made."""
+        return self.cache / "templates"
+
+    def template(self, key: str) -> TemplatePaths:
+        """The files of the template *key*."""
+        return TemplatePaths(self.templates / key)
+
+    def template_lock(self, key: str) -> Path:
+        """Held while the template *key* is made or removed."""
+        return self.templates / f"{key}.lock"
+
+    def template_failure(self, key: str) -> Path:
+        """Why the template *key* could not be made; its time says when it may be tried again."""
+        return self.templates / f"{key}.failed"
 
     @property
     def lab(self) -> Path:

@@ -97,11 +97,13 @@ class Line:
     """A way to the agent that this process has for itself.
 
     *connect* gives a connected stream socket or raises OSError; it may be called again. *ended* is a descriptor
-    that is readable once the VMM has ended.
+    that is readable once the VMM has ended. *wanted*: whether somebody waits for a line; who does not need it should
+    let go then.
     """
 
     connect: Callable[[Deadline], socket.socket]
     ended: int
+    wanted: Callable[[], bool] = lambda: False
 
 
 class Lines(Protocol):
@@ -135,8 +137,8 @@ class Driver(Protocol):
     def availability(self) -> Availability:
         """Whether it can run a guest on this host; cheap, and never raises for what it is there to find."""
 
-    def isolation(self) -> Isolation:
-        """What stands between a guest of this driver and the host."""
+    def isolation(self, running: RunningVmm | None = None) -> Isolation:
+        """What stands between a guest of this driver and the host: around *running* as it is, else as it will be."""
 
     def start(self, launch: Launch, deadline: Deadline) -> Started:
         """Start the VMM; the guest boots, or goes on from the launch's snapshot.

@@ -42,6 +42,7 @@ CASES = {
     "qemu-tcg-template": (replace(launch(), keep_memory_in=SNAPSHOT.memory), "tcg", 2596134),
     "qemu-tcg-resume": (replace(launch(), resume_from=SNAPSHOT), "tcg", 2596134),
     "qemu-tcg-debug": (launch(debug_console=True), "tcg", 2596134),
+    "qemu-tcg-extra-disk": (replace(launch(), extra_disks=(Path("/cache/extra.squashfs"),)), "tcg", 2596134),
 }
 
 

@@ -51,8 +51,9 @@ class QemuDriver:
         reason = "KVM works" if self._kvm.usable else f"software emulation, because {self._kvm.reason}"
         return Availability(usable=True, accelerator=self.accelerator, reason=reason)
 
-    def isolation(self) -> Isolation:
+    def isolation(self, running: RunningVmm | None = None) -> Isolation:
         """See ``Driver``."""
+        del running  # the same for each: QEMU refuses to start without its sandbox
         sandbox = ["seccomp", "no_new_privs"]
         if os.geteuid() == 0:
             sandbox.append("own_uid")

@@ -31,17 +31,33 @@ class SerialLines:
             def connect_port(limit: Deadline) -> socket.socket:
                 return connect(self._paths.link(port), limit)
 
-            yield Line(connect_port, ended)
+            yield Line(connect_port, ended, self._wanted)
 
     @contextlib.contextmanager
     def _free_port(self, deadline: Deadline) -> Iterator[int]:
-        for _ in attempts(deadline):
-            for port in range(LINKS):
-                lock = try_lock(self._paths.link_lock(port))
-                if lock is not None:
-                    try:
-                        yield port
-                    finally:
-                        os.close(lock)
-                    return
+        port, lock = self._take_port(deadline)
+        try:
+            yield port
+        finally:
+            os.close(lock)
+
+    def _take_port(self, deadline: Deadline) -> tuple[int, int]:
+        """A port and the descriptor of its lock; while there is none, others see that it is wanted."""
+        with contextlib.ExitStack() as waiting:
+            asked = False
+            for _ in attempts(deadline):
+                for port in range(LINKS):
+                    lock = try_lock(self._paths.link_lock(port))
+                    if lock is not None:
+                        return port, lock
+                if not asked and (sign := try_lock(self._paths.link_wanted, shared=True)) is not None:
+                    waiting.callback(os.close, sign)
+                    asked = True
         raise Busy(f"all {LINKS} lines to the guest are in use", remedy="Wait until another command on it has ended.")
+
+    def _wanted(self) -> bool:
+        """Whether a process waits for a port: it shares the lock that nobody can have alone then."""
+        lock = try_lock(self._paths.link_wanted)
+        if lock is not None:
+            os.close(lock)
+        return lock is None

@@ -87,6 +87,9 @@ def kernel_words(accelerator: str, tsc_khz: int | None, *, debug: bool) -> Itera
     if accelerator == "tcg":
         # An emulated CPU does not speculate.
         yield "mitigations=off"
+        # QEMU translates code anew at every address it is seen at. With addresses chosen at random for each process,
+        # a shell that starts three programs has its C library translated four times: 17,000 blocks instead of 3,400.
+        yield "norandmaps"
         # On a busy host the microvm machine cannot calibrate its TSC and spins for ever in one boot of four; told
         # the frequency, it never did.
         if tsc_khz:

@@ -27,6 +27,8 @@ CAPABILITIES = [
 
 def make_memory(path: Path, mib: int, identity: Identity | None) -> None:
     """Make the file that a machine's memory is kept in, for the VMM's user alone."""
+    with storage(f"making {path}"):
+        path.unlink(missing_ok=True)  # of an attempt that failed
     with storage(f"making {path}"), path.open("xb") as stream:
         os.fchmod(stream.fileno(), 0o600)
         os.ftruncate(stream.fileno(), mib << 20)
