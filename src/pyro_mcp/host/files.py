@@ -14,6 +14,7 @@ from typing import Any
 from pyro_mcp.errors import NoSpace, StorageFault
 
 COPY_CHUNK = 1 << 20
+CANNOT_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -123,10 +124,20 @@ def _copy_extents(reader: int, writer: int, size: int) -> None:
             raise
         position = os.lseek(reader, start, os.SEEK_HOLE)
         while start < position:
-            moved = os.copy_file_range(reader, writer, min(position - start, COPY_CHUNK * 64), start, start)
+            moved = _move(reader, writer, min(position - start, COPY_CHUNK * 64), start)
             if moved == 0:
-                return
+                raise OSError(errno.EIO, "the file became shorter while it was copied")
             start += moved
+
+
+def _move(reader: int, writer: int, count: int, position: int) -> int:
+    """Copy at most *count* bytes at *position*, inside the kernel where it can (not from one filesystem to another)."""
+    try:
+        return os.copy_file_range(reader, writer, count, position, position)
+    except OSError as error:
+        if error.errno not in CANNOT_COPY:
+            raise
+    return os.pwrite(writer, os.pread(reader, min(count, COPY_CHUNK), position), position)
 
 
 def free_bytes(path: Path) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 import threading
 from pathlib import Path
 
@@ -72,6 +73,23 @@ def test_a_sparse_file_stays_sparse_when_it_is_copied(tmp_path: Path) -> None:
         assert stream.read(6) == b"middle"
         stream.seek(511 * MIB)
         assert stream.read(3) == b"end"
+
+
+def test_a_copy_to_another_filesystem_is_whole_and_sparse(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as other:
+        assert Path(other).stat().st_dev != tmp_path.stat().st_dev
+        source, target = tmp_path / "source", Path(other) / "target"
+        data = bytes(range(256)) * 20_000
+        with source.open("wb") as stream:
+            stream.truncate(64 * MIB)
+            stream.seek(32 * MIB)
+            stream.write(data)
+        copy_sparse(source, target)
+        with target.open("rb") as stream:
+            stream.seek(32 * MIB)
+            assert stream.read(len(data)) == data
+        assert target.stat().st_size == 64 * MIB
+        assert target.stat().st_blocks * 512 < 8 * MIB
 
 
 def test_a_copy_never_overwrites(tmp_path: Path) -> None:
