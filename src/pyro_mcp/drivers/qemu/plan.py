@@ -107,7 +107,8 @@ def _disk(files: _Files, name: str, use: FileUse, *, read_only: bool) -> Iterato
         # to the host.
         node += ",discard=unmap,cache.no-flush=on"
     yield from ("-blockdev", node)
-    yield from ("-device", f"virtio-blk-device,drive={name},serial={name}")
+    # A full disk of the host is an error the guest gets to see; QEMU's default would stop the machine without a word.
+    yield from ("-device", f"virtio-blk-device,drive={name},serial={name},werror=report,rerror=report")
 
 
 def _links(launch: Launch, files: _Files) -> Iterator[str]:
