@@ -90,6 +90,9 @@ func Apply(c Config, at Place) (applied []string, err error) {
 	}
 	if c.Resumed {
 		note("boot_id", at.renewBootID())
+		if at.removeHostKeys() {
+			applied = append(applied, "ssh_host_keys")
+		}
 	}
 	return applied, nil
 }
@@ -101,6 +104,20 @@ func (at Place) writeNames(c Config) func(func(string, error) bool) {
 			yield("machine_id", replace(at.Etc+"/machine-id", c.MachineID+"\n")) &&
 			yield("hosts", replace(at.Etc+"/hosts", withHost(string(hosts), c.Hostname)))
 	}
+}
+
+// removeHostKeys removes the keys by which an SSH server is recognised: no two machines may share them. Whether any were
+// there. The server's package knows how to make new ones (ssh-keygen -A); we only make sure that it has to.
+func (at Place) removeHostKeys() bool {
+	entries, _ := os.ReadDir(at.Etc + "/ssh")
+	removed := false
+	for _, entry := range entries {
+		name := entry.Name()
+		if strings.HasPrefix(name, "ssh_host_") && strings.HasSuffix(strings.TrimSuffix(name, ".pub"), "_key") {
+			removed = os.Remove(at.Etc+"/ssh/"+name) == nil || removed
+		}
+	}
+	return removed
 }
 
 func setClock(ns int64) error {
@@ -144,11 +161,26 @@ func (at Place) renewBootID() error {
 	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80
 	h := hex.EncodeToString(id[:])
 	text := h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:] + "\n"
+	mounted := sameFile(at.Own, at.BootID) // by an earlier resume, as in every template
+	if mounted && overwrite(at.Own, text) {
+		return nil
+	}
 	if err := replace(at.Own, text); err != nil {
 		return err
 	}
-	syscall.Unmount(at.BootID, syscall.MNT_DETACH) // that of an earlier resume, if any
+	if mounted {
+		syscall.Unmount(at.BootID, syscall.MNT_DETACH)
+	}
 	return syscall.Mount(at.Own, at.BootID, "", syscall.MS_BIND, "")
+}
+
+func sameFile(one, other string) bool {
+	a, err := os.Stat(one)
+	if err != nil {
+		return false
+	}
+	b, err := os.Stat(other)
+	return err == nil && os.SameFile(a, b)
 }
 
 // withHost returns the text of /etc/hosts with localhost and the machine's name, and all other lines as they were.
@@ -170,8 +202,11 @@ func withHost(old, name string) string {
 	return b.String() + own + name + "\n"
 }
 
-// replace writes a file anew under its name: where the image has a symbolic link, the link goes and not its target.
+// replace gives a file new content. Where the image has a symbolic link, the link goes and not its target.
 func replace(path, text string) error {
+	if overwrite(path, text) {
+		return nil
+	}
 	partial := path + ".pyro-partial"
 	os.Remove(partial)
 	file, err := os.OpenFile(partial, os.O_WRONLY|os.O_CREATE|os.O_EXCL, rootMode)
@@ -189,6 +224,22 @@ func replace(path, text string) error {
 		os.Remove(partial)
 	}
 	return err
+}
+
+// overwrite writes over a file of the same length, as those of a template are. That is a small part of the work that a
+// new file and a new name are, and under emulation the code that a resumed machine runs is what its start costs.
+func overwrite(path, text string) bool {
+	file, err := os.OpenFile(path, os.O_WRONLY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil || !info.Mode().IsRegular() || info.Size() != int64(len(text)) {
+		return false
+	}
+	_, err = file.WriteAt([]byte(text), 0)
+	return err == nil
 }
 
 // random reads the kernel's generator; crypto/rand would add 200 KB and a self-test to each start of the agent.

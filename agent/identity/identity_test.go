@@ -77,3 +77,45 @@ func TestNamesReplaceLinksAndSurviveOddImages(t *testing.T) {
 		t.Error("left behind:", left)
 	}
 }
+
+func TestAFileOfTheSameLengthIsWrittenOver(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "name")
+	for _, text := range []string{"one\n", "two\n", "three\n", "4\n"} {
+		if err := replace(path, text); err != nil {
+			t.Fatal(err)
+		}
+		if data, _ := os.ReadFile(path); string(data) != text {
+			t.Errorf("%q became %q", text, data)
+		}
+	}
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(path, link); err != nil {
+		t.Fatal(err)
+	}
+	if overwrite(link, "5\n") {
+		t.Error("a link was followed")
+	}
+}
+
+func TestHostKeysAreRemovedAndNothingElse(t *testing.T) {
+	etc := t.TempDir()
+	place := Place{Etc: etc}
+	if place.removeHostKeys() {
+		t.Error("keys where there are none")
+	}
+	if err := os.Mkdir(etc+"/ssh", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"ssh_host_rsa_key", "ssh_host_rsa_key.pub", "ssh_host_ed25519_key", "ssh_config", "moduli"} {
+		if err := os.WriteFile(etc+"/ssh/"+name, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !place.removeHostKeys() {
+		t.Error("no keys found")
+	}
+	left, _ := filepath.Glob(etc + "/ssh/*")
+	if len(left) != 2 {
+		t.Error("left:", left)
+	}
+}

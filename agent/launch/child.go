@@ -50,6 +50,7 @@ func startChild(p *plan, null, console, log int) (*child, error) {
 		Files: files,
 		Sys:   &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, Credential: p.credential()},
 	}
+	p.isolate(attributes.Sys)
 	restore := raiseOOMScore(p.OOMScoreAdj)
 	pid, err := syscall.ForkExec(p.Argv[0], p.Argv, attributes)
 	restore()

@@ -121,6 +121,7 @@ type stream struct {
 	pipe *os.File
 	log  *boundedLog
 	done chan struct{}
+	held int // a FIFO's write end, so that it does not end before the child does; -1 without one
 }
 
 // newStream returns the stream and the end of the pipe that the child writes to.
@@ -129,9 +130,8 @@ func newStream(spec logPlan) (*stream, int, error) {
 	if err != nil {
 		return nil, -1, err
 	}
-	// Not os.Pipe: it makes both ends non-blocking, and the child would lose output on EAGAIN.
-	var ends [2]int
-	if err := syscall.Pipe2(ends[:], syscall.O_CLOEXEC); err != nil {
+	ends, err := openPipe(spec.Pipe)
+	if err != nil {
 		log.close()
 		return nil, -1, err
 	}
@@ -141,7 +141,51 @@ func newStream(spec logPlan) (*stream, int, error) {
 		syscall.Close(ends[1])
 		return nil, -1, err
 	}
-	return &stream{pipe: pipe, log: log, done: make(chan struct{})}, ends[1], nil
+	return &stream{pipe: pipe, log: log, done: make(chan struct{}), held: -1}, ends[1], nil
+}
+
+// newExtraStream is a stream that the child reaches by the name of its FIFO only.
+func newExtraStream(spec logPlan) (*stream, error) {
+	s, writer, err := newStream(spec)
+	if err != nil {
+		return nil, err
+	}
+	s.held = writer
+	return s, nil
+}
+
+// openPipe gives both ends of a pipe, or of the FIFO of this name. Not os.Pipe: it makes both ends non-blocking, and
+// the child would lose output on EAGAIN.
+func openPipe(name string) (ends [2]int, err error) {
+	if name == "" {
+		return ends, syscall.Pipe2(ends[:], syscall.O_CLOEXEC)
+	}
+	const safe = syscall.O_CLOEXEC | syscall.O_NOFOLLOW
+	if ends[0], err = syscall.Open(name, syscall.O_RDONLY|syscall.O_NONBLOCK|safe, 0); err != nil {
+		return ends, fmt.Errorf("open %s: %w", name, err)
+	}
+	var stat syscall.Stat_t
+	if err = syscall.Fstat(ends[0], &stat); err == nil && stat.Mode&syscall.S_IFMT != syscall.S_IFIFO {
+		err = errors.New("not a FIFO")
+	}
+	if err == nil {
+		ends[1], err = syscall.Open(name, syscall.O_WRONLY|safe, 0) // does not wait: there is a reader
+	}
+	if err != nil {
+		syscall.Close(ends[0])
+		return ends, fmt.Errorf("open %s: %w", name, err)
+	}
+	return ends, nil
+}
+
+// letGo closes the write ends that kept FIFOs open, so that their streams end.
+func letGo(streams ...*stream) {
+	for _, s := range streams {
+		if s.held >= 0 {
+			syscall.Close(s.held)
+			s.held = -1
+		}
+	}
 }
 
 func (s *stream) copy() {

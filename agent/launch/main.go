@@ -79,6 +79,7 @@ type supervisor struct {
 	child    *child
 	deaths   chan os.Signal
 	stops    chan os.Signal
+	extends  chan os.Signal
 }
 
 // start does everything that can fail. The owner is under watch before the VMM exists.
@@ -107,13 +108,18 @@ func (s *supervisor) start() error {
 		return err
 	}
 	// Until here SIGTERM just ends the launcher: there is nothing to stop.
-	s.deaths, s.stops = make(chan os.Signal, 1), make(chan os.Signal, 1)
+	s.deaths, s.stops, s.extends = make(chan os.Signal, 1), make(chan os.Signal, 1), make(chan os.Signal, 1)
 	signal.Notify(s.deaths, syscall.SIGCHLD)
 	signal.Notify(s.stops, syscall.SIGTERM)
+	signal.Notify(s.extends, syscall.SIGUSR1)
+	s.forgetEnding()
 	// What is set up from here on belongs to a thread. It must live until the launcher ends
 	// (parent-death signal), as this goroutine does. Not earlier: a locked thread is slow to wake.
 	runtime.LockOSThread()
 	if err := confine(s.plan); err != nil {
+		return err
+	}
+	if err := lend(s.plan); err != nil {
 		return err
 	}
 	return s.launch(null)
@@ -128,6 +134,14 @@ func (s *supervisor) launch(null int) error {
 	if err != nil {
 		return err
 	}
+	streams := []*stream{console, log}
+	for _, spec := range s.plan.ExtraLogs {
+		extra, err := newExtraStream(spec)
+		if err != nil {
+			return err
+		}
+		streams = append(streams, extra)
+	}
 	s.child, err = startChild(s.plan, null, stdout, stderr)
 	// Our copies must go: they would keep the child's sockets and pipes open after its death.
 	closeAll(null, stdout, stderr)
@@ -135,7 +149,7 @@ func (s *supervisor) launch(null int) error {
 	if err != nil {
 		return err
 	}
-	s.streams = []*stream{console, log}
+	s.streams = streams
 	for _, one := range s.streams {
 		go one.copy()
 	}
@@ -164,8 +178,9 @@ func (s *supervisor) announce(event string) {
 func (s *supervisor) run() {
 	why := s.wait()
 	s.child.end()
+	letGo(s.streams...)
 	drain(s.streams...)
-	var left string
+	left := removeCgroups(s.plan.Cgroups)
 	if s.owner.dead() { // now, too: it may have died while another end was under way
 		why = reasonOwner
 		if err := removeMachineDir(s.plan.Directory); err != nil {
@@ -173,6 +188,7 @@ func (s *supervisor) run() {
 		}
 	}
 	code, signal := s.child.result()
+	s.leave(code, signal, why)
 	s.status.send(exitedEvent{Event: "exited", ExitCode: code, Signal: signal, Reason: why, Error: left})
 }
 
@@ -187,6 +203,8 @@ func (s *supervisor) wait() reason {
 				return reasonVMM
 			}
 			s.announce("handover")
+		case <-s.extends:
+			_ = s.extend() // refused: the file stays, which tells whoever wrote it
 		case <-s.stops:
 			return reasonStop
 		case <-s.owner.death():

@@ -36,6 +36,10 @@ type plan struct {
 	Rlimits        map[string]int64  `json:"rlimits"`
 	OOMScoreAdj    int               `json:"oom_score_adj"`
 	Handover       bool              `json:"handover"`
+	Namespaces     []string          `json:"namespaces"`
+	Cgroups        []string          `json:"cgroups"`
+	ExtraLogs      []logPlan         `json:"extra_logs"`
+	Lend           []int             `json:"lend"` // of Files: what the child may read but opens for writing
 }
 
 type ownerPlan struct {
@@ -43,9 +47,11 @@ type ownerPlan struct {
 	StartTicks uint64 `json:"start_ticks"`
 }
 
+// logPlan is a bounded log. Pipe, if there is one, is a FIFO that leads into it, which the child opens by name.
 type logPlan struct {
 	Path  string `json:"path"`
 	Limit int64  `json:"limit"`
+	Pipe  string `json:"pipe"`
 }
 
 // planKeys lists the keys of a plan; true: it must be there, so that a forgotten one cannot mean
@@ -53,7 +59,8 @@ type logPlan struct {
 var planKeys = map[string]bool{
 	"argv": true, "env": true, "files": true, "uid": true, "gid": true, "groups": true, "owner": true,
 	"deadline_unix_ms": true, "directory": true, "console": true, "log": true, "status_fd": true,
-	"rlimits": true, "oom_score_adj": true, "handover": false,
+	"rlimits": true, "oom_score_adj": true, "handover": false, "namespaces": false, "cgroups": false,
+	"extra_logs": false, "lend": false,
 }
 
 // rlimitNumbers are the limits that a plan may set. They are set on the launcher, which keeps
@@ -101,7 +108,8 @@ func parsePlan(text []byte) (*plan, error) {
 	if err := decoder.Decode(p); err != nil {
 		return nil, fmt.Errorf("plan: %w", err)
 	}
-	for _, check := range []func() error{p.checkProgram, p.checkIdentity, p.checkPaths, p.checkFiles, p.checkLimits} {
+	for _, check := range []func() error{p.checkProgram, p.checkIdentity, p.checkPaths, p.checkFiles, p.checkLimits,
+		p.checkNamespaces, p.checkCgroups} {
 		if err := check(); err != nil {
 			return nil, fmt.Errorf("plan: %w", err)
 		}
@@ -167,19 +175,28 @@ func (p *plan) checkPaths() error {
 	if err := checkDirectoryName(p.Directory); err != nil {
 		return err
 	}
-	for _, log := range []logPlan{p.Console, p.Log} {
-		if !path.IsAbs(log.Path) || log.Path != path.Clean(log.Path) {
+	seen := map[string]bool{}
+	for _, log := range append([]logPlan{p.Console, p.Log}, p.ExtraLogs...) {
+		if !isCleanPath(log.Path) || log.Pipe != "" && !isCleanPath(log.Pipe) {
 			return fmt.Errorf("log path %.100q is not absolute and clean", log.Path)
 		}
 		if log.Limit < minLogLimit {
 			return fmt.Errorf("log limit must be at least %d bytes", minLogLimit)
 		}
+		if seen[log.Path] {
+			return errors.New("two logs are the same file")
+		}
+		seen[log.Path] = true
 	}
-	if p.Console.Path == p.Log.Path {
-		return errors.New("console and log are the same file")
+	for _, log := range p.ExtraLogs {
+		if log.Pipe == "" {
+			return errors.New("an extra log needs a pipe")
+		}
 	}
 	return nil
 }
+
+func isCleanPath(name string) bool { return path.IsAbs(name) && path.Clean(name) == name }
 
 // checkDirectoryName lets through only what a machine directory is called: /.../<12 hex digits>.
 func checkDirectoryName(directory string) error {
@@ -199,6 +216,9 @@ func (p *plan) checkFiles() error {
 		if fd < firstFile || slices.Contains(p.Files[:i], fd) {
 			return errors.New("files must be 3 or more and each named once")
 		}
+	}
+	if err := p.checkLend(); err != nil {
+		return err
 	}
 	if slices.Contains(p.Files, p.StatusFD) {
 		return errors.New("status_fd must not be given to the child") // it could forge events

@@ -50,6 +50,14 @@ func TestParsePlan(t *testing.T) {
 		{"status on stderr", fields{"status_fd": 2}, "status_fd"},
 		{"child could forge events", fields{"files": []int{4}}, "given to the child"},
 		{"file named twice", fields{"files": []int{5, 5}}, "once"},
+		{"namespaces", fields{"namespaces": []string{"mount", "pid", "net", "ipc", "uts", "user"}}, ""},
+		{"unknown namespace", fields{"namespaces": []string{"time"}}, "unknown or repeated namespace"},
+		{"user namespace and a uid", fields{"namespaces": []string{"user"}, "uid": 5, "gid": 5}, "exclude"},
+		{"cgroup", fields{"cgroups": []string{"/sys/fs/cgroup/pyro/0123456789ab"}}, ""},
+		{"cgroup elsewhere", fields{"cgroups": []string{"/tmp/0123456789ab"}}, "not a cgroup"},
+		{"cgroup of others", fields{"cgroups": []string{"/sys/fs/cgroup/system.slice"}}, "machine directory"},
+		{"extra log without a pipe", fields{"extra_logs": []fields{{"path": "/x", "limit": 8192}}}, "needs a pipe"},
+		{"pipe by a relative name", fields{"log": fields{"path": "/log", "limit": 8192, "pipe": "x"}}, "not absolute"},
 		{"unknown limit", fields{"rlimits": fields{"as": 1}}, "unknown rlimit"},
 		{"negative limit", fields{"rlimits": fields{"core": -2}}, "negative"},
 		{"score out of range", fields{"oom_score_adj": 2000}, "range"},
@@ -78,7 +86,7 @@ func TestEveryKeyIsNeeded(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := parsePlan(text); (err == nil) != (key == "handover") {
+		if _, err := parsePlan(text); (err == nil) == planKeys[key] {
 			t.Errorf("without %s: %v", key, err)
 		}
 	}

@@ -7,7 +7,10 @@
     |   |-- UnknownEnvironment                 unknown_environment
     |   |-- UnknownMachine                     unknown_machine
     |   |-- UnknownTask                        unknown_task
-    |   `-- UnknownJob                         unknown_job
+    |   |-- UnknownJob                         unknown_job
+    |   |-- SourceUnreadable                   source_unreadable
+    |   |-- ArchiveRefused                     archive_refused
+    |   `-- SyncConflict                       sync_conflict
     |-- OperationFailed (RuntimeError)
         |-- HostFault                          host_fault
         |   |-- ProgramMissing                 program_missing
@@ -17,6 +20,9 @@
         |   `-- Busy                           busy
         |-- RuntimeBroken                      runtime_broken
         |-- EnvironmentFault                   environment_fault
+        |   |-- ImageRefused                   image_refused
+        |   `-- RegistryFault                  registry_fault
+        |       `-- RegistryUnreachable        registry_unreachable
         |-- DriverUnavailable                  driver_unavailable
         |-- WrongState                         wrong_state
         |-- CapacityReached                    capacity_reached
@@ -28,6 +34,8 @@
         |   |-- LinkTimeout                    link_timeout
         |   `-- GuestProtocol                  guest_protocol
         |-- GuestRefused                       guest_refused
+        |   `-- WorkspaceFull                  workspace_full
+        |-- SourceChanged                      source_changed
         `-- Interrupted                        interrupted
 
 Only the outermost surfaces catch these. Foreign failures (OSError, QMP, apt) are translated where they enter.
@@ -78,7 +86,7 @@ class UnknownEnvironment(InvalidRequest):
     """The environment is not in the catalog."""
 
     code = "unknown_environment"
-    usual_remedy = "Run `pyro env list` to see the environments."
+    usual_remedy = "Run `pyro env list` to see the environments; name others in full: docker.io/library/alpine:3."
 
 
 class UnknownMachine(InvalidRequest):
@@ -100,6 +108,27 @@ class UnknownJob(InvalidRequest):
 
     code = "unknown_job"
     usual_remedy = "Run `pyro task logs TASK` to see its jobs."
+
+
+class SourceUnreadable(InvalidRequest):
+    """A file or directory that is to be pushed cannot be read; nothing was changed."""
+
+    code = "source_unreadable"
+    usual_remedy = "Check that it exists and that you may read it."
+
+
+class ArchiveRefused(InvalidRequest):
+    """An archive holds what may not enter a workspace, or is damaged; nothing was changed."""
+
+    code = "archive_refused"
+    usual_remedy = "Unpack it where you trust it and push the directory, or make the archive again without that member."
+
+
+class SyncConflict(InvalidRequest):
+    """A directory stands where something else should come, or the other way round; nothing was changed."""
+
+    code = "sync_conflict"
+    usual_remedy = "Remove it in the guest, or push with --delete, which makes the destination like the source."
 
 
 class OperationFailed(PyroError, RuntimeError):
@@ -159,6 +188,27 @@ class EnvironmentFault(OperationFailed):
 
     code = "environment_fault"
     usual_remedy = "Run `pyro env pull ENVIRONMENT` again; `pyro doctor` checks the host packages it needs."
+
+
+class ImageRefused(EnvironmentFault):
+    """An image is damaged, is not for this platform, or holds what no good image holds. Nothing of it was installed."""
+
+    code = "image_refused"
+    usual_remedy = "Use another image, or have this one built and pushed again."
+
+
+class RegistryFault(EnvironmentFault):
+    """A registry refused a request, or sent what it was not asked for."""
+
+    code = "registry_fault"
+    usual_remedy = "Check the name of the image and your credentials (docker login, OCI_REGISTRY_USERNAME)."
+
+
+class RegistryUnreachable(RegistryFault):
+    """A registry does not answer."""
+
+    code = "registry_unreachable"
+    usual_remedy = "Check the network and the proxy (https_proxy), or name a mirror in PYRO_REGISTRY_MIRRORS."
 
 
 class DriverUnavailable(OperationFailed):
@@ -232,6 +282,20 @@ class GuestRefused(OperationFailed):
 
     code = "guest_refused"
     usual_remedy = "Check the user, the working directory and the command for this environment."
+
+
+class WorkspaceFull(GuestRefused):
+    """The guest's disk cannot take what is pushed; its files are as they were."""
+
+    code = "workspace_full"
+    usual_remedy = "Remove files in the guest, or create the machine with more --disk-mib."
+
+
+class SourceChanged(OperationFailed):
+    """Files changed while they were read; nothing was changed in the guest."""
+
+    code = "source_changed"
+    usual_remedy = "Push again when nothing writes to the source."
 
 
 class Interrupted(OperationFailed):

@@ -141,7 +141,10 @@ class Terminal:
 
 @dataclass(frozen=True, slots=True)
 class CommandSpec:
-    """What to run in a guest: *command* goes to ``/bin/sh -lc``. Times are seconds; *cwd* empty: the user's home."""
+    """What to run in a guest: *command* goes to ``/bin/sh -lc``. Times are seconds; *cwd* empty: the user's home.
+
+    With *argv* that runs in place of the shell, and *command* only says it in one line.
+    """
 
     command: str
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
@@ -150,9 +153,11 @@ class CommandSpec:
     user: str = ""
     terminal: Terminal | None = None
     stdin: bool = False
+    argv: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_command(self.command)
+        _check_words(self.argv)
         _check_timeout(self.timeout_seconds)
         _check_environment(self.env)
         if self.cwd and (not self.cwd.startswith("/") or "\0" in self.cwd or len(self.cwd) > 4095):
@@ -179,6 +184,12 @@ def _check_command(command: str) -> None:
             f"command is longer than {COMMAND_BYTES_MOST} bytes",
             remedy="Pipe a long script through standard input: `pyro run -i ENV -- sh < script`.",
         )
+
+
+def _check_words(argv: tuple[str, ...]) -> None:
+    for word in argv:
+        if "\0" in word or byte_size("command", word) > COMMAND_BYTES_MOST:
+            raise InvalidRequest(f"a word of the command holds a NUL byte or more than {COMMAND_BYTES_MOST} bytes")
 
 
 def _check_timeout(seconds: float) -> None:
@@ -278,7 +289,7 @@ class ReapedVms(TypedDict):
 
 
 class EnvironmentRecord(TypedDict):
-    """An environment of the catalog and whether it is installed."""
+    """An environment and whether it is installed. *pinned_digest*: what its tag stands for, once it was pulled."""
 
     name: str
     version: str
@@ -297,6 +308,7 @@ class EnvironmentRecord(TypedDict):
     cache_dir: str
     install_dir: str
     install_manifest: NotRequired[str]
+    pinned_digest: NotRequired[str]
 
 
 class PulledEnvironment(EnvironmentRecord):
@@ -305,6 +317,25 @@ class PulledEnvironment(EnvironmentRecord):
     kernel_image: str
     rootfs_image: str
     source: str
+
+
+class PublishedEnvironment(TypedDict):
+    """An environment in a registry: *sent_blobs* and *sent_bytes* went there now, *present_blobs* were there."""
+
+    reference: str
+    digest: str
+    sent_blobs: int
+    present_blobs: int
+    sent_bytes: int
+    manifest_sent: bool
+
+
+class ExportedEnvironment(TypedDict):
+    """An environment in a file or directory. *digest* is that of its manifest."""
+
+    name: str
+    path: str
+    digest: str
 
 
 class PrunedEnvironments(TypedDict):

@@ -291,6 +291,16 @@ class Paths:
         return self.environments / PLATFORM
 
     @property
+    def blobs(self) -> Path:
+        """Parts of images that are being pulled; ``.partial-*`` ones are still coming in."""
+        return self.environments / "blobs"
+
+    @property
+    def environments_lock(self) -> Path:
+        """Which digest each tag is pinned to; ``PYRO_ENVIRONMENTS_LOCK`` names another file."""
+        return self.state / "environments.lock"
+
+    @property
     def environment_locks(self) -> Path:
         """A lock file per environment, held while it is installed."""
         return self.environments / "locks"

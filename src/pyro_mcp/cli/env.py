@@ -1,6 +1,8 @@
 """``pyro env``: the environments."""
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 
@@ -9,15 +11,31 @@ from pyro_mcp.cli.options import json_option
 from pyro_mcp.cli.progress import TaggedProgress
 from pyro_mcp.model import EnvironmentRecord, PulledEnvironment
 
+AGE = re.compile(r"(?P<count>[0-9]{1,6})(?P<unit>[smhdw])")
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
-@click.group("env", short_help="List, pull, inspect and prune environments.")
+
+def _age(_context: click.Context, _parameter: click.Parameter, text: str | None) -> float | None:
+    """``30d`` in seconds."""
+    if text is None:
+        return None
+    found = AGE.fullmatch(text)
+    if found is None:
+        raise click.BadParameter("an age is a number and s, m, h, d or w, for instance 30d")
+    return float(int(found["count"]) * UNITS[found["unit"]])
+
+
+@click.group("env", short_help="List, pull, inspect, publish and prune environments.")
 def command() -> None:
-    """List, pull, inspect and prune environments.
+    """List, pull, inspect, publish and prune environments.
+
+    ENV is one of the catalog, an image named with its registry, or the name of an import.
 
     \b
     Examples:
       pyro env list
       pyro env pull debian:12
+      pyro env pull docker.io/library/python:3.12-slim
     """  # noqa: D301 - \b is click's mark for a block that is not rewrapped
 
 
@@ -56,25 +74,105 @@ def inspect(environment: str, *, as_json: bool) -> None:
 @command.command("pull")
 @click.argument("environment", metavar="ENV")
 @click.option("--template", is_flag=True, help="Also make the template that machines of the default sizes start from.")
+@click.option("--update", is_flag=True, help="Take what its tag stands for today, and pin the tag to that.")
 @json_option
-def pull(environment: str, *, template: bool, as_json: bool) -> None:
-    """Install ENV, so that a later run starts at once."""
+def pull(environment: str, *, template: bool, update: bool, as_json: bool) -> None:
+    """Install ENV, so that a later run starts at once.
+
+    The first pull of a tag pins it to a digest (pyro env pins shows it); later ones get the same image.
+    """
     from pyro_mcp.sdk import Pyro
 
-    pulled = Pyro(progress=TaggedProgress("pull")).pull_environment(environment, template=template)
+    pyro = Pyro(progress=TaggedProgress("pull"))
+    _show_pulled(pyro.pull_environment(environment, template=template, update=update), "Pulled", as_json=as_json)
+
+
+@command.command("import")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--name", required=True, help="What to call it, for instance mine:1.")
+@json_option
+def import_image(path: Path, *, name: str, as_json: bool) -> None:
+    """Install an image from PATH: an OCI layout or archive, what docker save wrote, or the tar of a root filesystem.
+
+    \b
+    Examples:
+      docker save mine:1 > mine.tar && pyro env import mine.tar --name mine:1
+      pyro env import layout:v1 --name mine:1
+    """  # noqa: D301 - \b is click's mark for a block that is not rewrapped
+    from pyro_mcp.sdk import Pyro
+
+    pulled = Pyro(progress=TaggedProgress("import")).import_environment(path, name=name)
+    _show_pulled(pulled, "Imported", as_json=as_json)
+
+
+@command.command("export")
+@click.argument("environment", metavar="ENV")
+@click.argument("path", type=click.Path(path_type=Path))
+@json_option
+def export(environment: str, path: Path, *, as_json: bool) -> None:
+    """Write installed ENV and its kernel to PATH as an OCI layout: a directory, or an archive if PATH ends in .tar."""
+    from pyro_mcp.sdk import Pyro
+
+    done = Pyro(progress=TaggedProgress("export")).export_environment(environment, path)
     if as_json:
-        render.result(pulled)
+        render.result(done)
     else:
-        render.lines([f"Pulled: {pulled['name']}", *_detail(pulled, pulled)])
+        render.lines([f"Exported: {done['name']}", f"Path: {done['path']}", f"Digest: {done['digest']}"])
+
+
+@command.command("publish")
+@click.argument("layout", type=click.Path(path_type=Path))
+@click.argument("target")
+@json_option
+def publish(layout: Path, target: str, *, as_json: bool) -> None:
+    """Put LAYOUT, a directory that `pyro env export` made, into a registry as TARGET. It can be repeated."""
+    from pyro_mcp.sdk import Pyro
+
+    done = Pyro(progress=TaggedProgress("publish")).publish_environment(layout, target)
+    if as_json:
+        render.result(done)
+        return
+    there = "" if done["manifest_sent"] or done["sent_blobs"] else " (it was there already)"
+    render.lines([f"Published: {done['reference']}{there}", f"Digest: {done['digest']}"])
+    render.lines([f"Sent: {done['sent_blobs']} blobs, {done['sent_bytes']} bytes; {done['present_blobs']} were there"])
+
+
+@command.command("verify")
+@click.argument("environments", metavar="[ENV]...", nargs=-1)
+@json_option
+def verify(environments: tuple[str, ...], *, as_json: bool) -> None:
+    """Hash the image of each ENV and compare; without ENV those of all that are installed."""
+    from pyro_mcp.sdk import Pyro
+
+    records = Pyro().verify_environments(*environments)
+    if as_json:
+        render.result({"environments": records})
+    else:
+        render.lines(f"{record['name']} {record['source_digest']} ok" for record in records)
+
+
+@command.command("pins")
+@json_option
+def pins(*, as_json: bool) -> None:
+    """Show which digest each tag is pinned to."""
+    from pyro_mcp.sdk import Pyro
+
+    found = Pyro().pinned_environments()
+    if as_json:
+        render.result({"pins": found})
+    else:
+        render.lines(f"{name} {digest}" for name, digest in sorted(found.items()))
 
 
 @command.command("prune")
+@click.option("--all", "everything", is_flag=True, help="Remove all environments, too.")
+@click.option("--older-than", metavar="AGE", callback=_age, help="Also those not used for so long: 30d, 12h, 90m.")
 @json_option
-def prune(*, as_json: bool) -> None:
-    """Remove what no environment of the catalog needs."""
+def prune(*, everything: bool, older_than: float | None, as_json: bool) -> None:
+    """Remove what no installed environment needs."""
     from pyro_mcp.sdk import Pyro
 
-    pruned = Pyro().prune_environments()
+    pruned = Pyro().prune_environments(everything=everything, older_than_seconds=older_than)
     if as_json:
         render.result(pruned)
         return
@@ -83,12 +181,21 @@ def prune(*, as_json: bool) -> None:
     render.lines(f"- {name}" for name in pruned["deleted_environment_dirs"])
 
 
+def _show_pulled(pulled: PulledEnvironment, done: str, *, as_json: bool) -> None:
+    if as_json:
+        render.result(pulled)
+    else:
+        render.lines([f"{done}: {pulled['name']}", *_detail(pulled, pulled)])
+
+
 def _detail(record: EnvironmentRecord, pulled: PulledEnvironment | None = None) -> Iterator[str]:
     yield f"Version: {record['version']}"
-    yield f"Distribution: {record['distribution']} {record['distribution_version']}"
+    if record["distribution"]:
+        yield f"Distribution: {record['distribution']} {record['distribution_version']}"
     yield f"Installed: {'yes' if record['installed'] else 'no'}"
     yield f"Cache dir: {record['cache_dir']}"
-    yield f"Default packages: {', '.join(record['default_packages'])}"
+    if record["default_packages"]:
+        yield f"Default packages: {', '.join(record['default_packages'])}"
     yield f"Description: {record['description']}"
     if record["installed"]:
         yield f"Install dir: {record['install_dir']}"
@@ -96,4 +203,9 @@ def _detail(record: EnvironmentRecord, pulled: PulledEnvironment | None = None) 
     if pulled is not None:
         yield f"Kernel image: {pulled['kernel_image']}"
         yield f"Rootfs image: {pulled['rootfs_image']}"
-    yield f"OCI source: {record['oci_registry']}/{record['oci_repository']}:{record['oci_reference']}"
+        yield f"Source: {pulled['source']}"
+    if record.get("pinned_digest"):
+        yield f"Pinned digest: {record['pinned_digest']}"
+    if record["oci_registry"]:
+        separator = "@" if record["oci_reference"].startswith("sha256:") else ":"
+        yield f"OCI source: {record['oci_registry']}/{record['oci_repository']}{separator}{record['oci_reference']}"

@@ -16,15 +16,17 @@ VERBS = {
     "demo": ("pyro_mcp.cli.demo", "Run one command in a fresh microVM and show the whole result."),
     "doctor": ("pyro_mcp.cli.doctor", "Say what this host can run, what is missing, and how to get it."),
     "env": ("pyro_mcp.cli.env", "List, pull, inspect and prune environments."),
+    "mcp": ("pyro_mcp.cli.mcp", "Serve pyro to MCP clients, and configure them."),
     "runtime": ("pyro_mcp.cli.runtime", "List, install and verify what machines are started from."),
     "run": ("pyro_mcp.cli.run", "Run a command in a fresh microVM."),
+    "task": ("pyro_mcp.cli.task", "Keep a machine for many commands: create, sync, exec, logs, delete."),
     "template": ("pyro_mcp.cli.template", "List, build and prune the templates machines start from."),
     "setup": ("pyro_mcp.cli.setup", "Install the host packages pyro needs."),
 }
 USAGE_ERROR = 2
 FAILURE = 1
 # These speak for the guest's command in their exit code, so pyro's own failures get one apart.
-GUEST_VERBS = ("run",)
+GUEST_VERBS = (["run"], ["task", "exec"], ["task", "attach"], ["task", "wait"])
 
 
 class Verbs(click.Group):
@@ -75,7 +77,7 @@ def run(args: Sequence[str]) -> int:
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a closed pipe is an error to handle, not a death in mid-clean-up
     words = list(args)
     as_json = "--json" in (words[: words.index("--")] if "--" in words else words)
-    guest_verb = bool(words) and words[0] in GUEST_VERBS
+    guest_verb = any(words[: len(verb)] == verb for verb in GUEST_VERBS)
     try:
         result = pyro.main(words, prog_name="pyro", standalone_mode=False)
     except click.UsageError as error:
@@ -106,6 +108,8 @@ def _usage(error: click.UsageError, *, as_json: bool) -> int:
 
 
 def _help_hint(error: click.UsageError) -> str:
-    if isinstance(error, click.NoSuchOption) and error.ctx and error.ctx.command.name in GUEST_VERBS:
-        return f"Options of the command itself go behind `--`: pyro {error.ctx.command.name} ENV -- COMMAND {error.option_name}"
+    if isinstance(error, click.NoSuchOption) and error.ctx:
+        what = {"run": "run ENV", "exec": "task exec TASK"}.get(error.ctx.command.name or "")
+        if what:
+            return f"Options of the command itself go behind `--`: pyro {what} -- COMMAND {error.option_name}"
     return f"Try `{error.ctx.command_path if error.ctx else 'pyro'} --help`."

@@ -1,5 +1,6 @@
 """Options that several verbs share."""
 
+import shlex
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -73,3 +74,54 @@ def parse_env(texts: Iterable[str]) -> dict[str, str]:
             raise InvalidRequest(f"--env {text!r:.60} is not NAME=VALUE", remedy="For instance: --env LANG=C.UTF-8")
         env[name] = value
     return env
+
+
+def parse_labels(texts: Iterable[str]) -> dict[str, str]:
+    """``KEY=VALUE`` words as a mapping; raises InvalidRequest."""
+    labels = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise InvalidRequest(f"--label {text!r:.60} is not KEY=VALUE", remedy="For instance: --label team=core")
+        labels[key] = value
+    return labels
+
+
+def command_options(*, home: str) -> Callable[[Command], Command]:
+    """How a command is run; the names are the SDK's parameters, but for streams. *home*: the default directory."""
+
+    def decorate(function: Command) -> Command:
+        options = (
+            click.option(
+                "--env",
+                "-e",
+                "variables",
+                multiple=True,
+                metavar="NAME=VALUE",
+                help="Set a variable in the guest; repeatable.",
+            ),
+            click.option(
+                "--cwd", "-w", default="", metavar="DIR", help=f"Working directory in the guest. Default: {home}."
+            ),
+            click.option(
+                "--user",
+                "-u",
+                default="",
+                metavar="USER[:GROUP]",
+                help="User in the guest, by name or number. Default: root.",
+            ),
+            click.option("--stdin", "-i", "with_stdin", is_flag=True, help="Pass standard input to the command."),
+            click.option("--tty", "-t", is_flag=True, help="Give the command a terminal. Implies --stdin."),
+        )
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def command_text(words: tuple[str, ...], example: str) -> str:
+    """The command to run: one word is for the guest's shell as it is, several are quoted and joined."""
+    if not words:
+        raise InvalidRequest("command is required after `--`", remedy=f"For instance: {example}")
+    return words[0] if len(words) == 1 else shlex.join(words)

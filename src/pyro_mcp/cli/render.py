@@ -4,8 +4,12 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from pyro_mcp.errors import Interrupted, PyroError
+
+if TYPE_CHECKING:
+    from pyro_mcp.engine.tasks.results import TaskExecResult
 
 
 class OutputClosed(Interrupted):
@@ -68,3 +72,13 @@ def guest_bytes(descriptor: int, data: bytes | memoryview) -> None:
             view = view[os.write(descriptor, view) :]
     except BrokenPipeError as error:
         raise OutputClosed("the reader of the output went away") from error
+
+
+def command_summary(tag: str, result: "TaskExecResult") -> None:
+    """The closing line of a command in a task."""
+    causes = f" causes={','.join(result['causes'])}" if result["causes"] else ""
+    progress_line(
+        f"[{tag}] task_id={result['task_id']} sequence={result['sequence']} cwd={result['cwd']}"
+        f" execution_mode={result['execution_mode']} exit_code={result['exit_code']}"
+        f" duration_ms={result['duration_ms']}{causes}"
+    )

@@ -1,17 +1,17 @@
 """``pyro run``: one command in a machine of its own."""
 
-import shlex
 import sys
+import time
 
 import click
 
 from pyro_mcp import model
 from pyro_mcp.cli import render
-from pyro_mcp.cli.options import json_option, machine_options, parse_env
+from pyro_mcp.cli.options import command_options, command_text, json_option, machine_options, parse_env
 from pyro_mcp.cli.progress import TaggedProgress
 from pyro_mcp.cli.signals import forwarded_signals
 from pyro_mcp.cli.terminal import raw_terminal
-from pyro_mcp.errors import InvalidRequest
+from pyro_mcp.host.stopwatch import listen, since_process_start
 
 
 @click.command("run", short_help="Run a command in a fresh microVM.")
@@ -25,17 +25,8 @@ from pyro_mcp.errors import InvalidRequest
     show_default=True,
     help="End the command after this time; exit code 124.",
 )
-@click.option(
-    "--env", "-e", "variables", multiple=True, metavar="NAME=VALUE", help="Set a variable in the guest; repeatable."
-)
-@click.option(
-    "--cwd", "-w", default="", metavar="DIR", help="Working directory in the guest. Default: the user's home."
-)
-@click.option(
-    "--user", "-u", default="", metavar="USER[:GROUP]", help="User in the guest, by name or number. Default: root."
-)
-@click.option("--stdin", "-i", "with_stdin", is_flag=True, help="Pass standard input to the command.")
-@click.option("--tty", "-t", is_flag=True, help="Give the command a terminal. Implies --stdin.")
+@command_options(home="the user's home")
+@click.option("--timings", is_flag=True, help="Say on stderr where the time went, in milliseconds.")
 @json_option
 def command(  # noqa: PLR0913 - one per option
     environment: str,
@@ -47,10 +38,14 @@ def command(  # noqa: PLR0913 - one per option
     *,
     with_stdin: bool,
     tty: bool,
+    timings: bool,
     as_json: bool,
     **machine: object,
 ) -> int:
     """Run COMMAND in a fresh microVM of ENV, and remove it afterwards.
+
+    ENV is one of the catalog (pyro env list), or any image, named with its registry. Without COMMAND an image runs
+    what it is made for.
 
     One word is handed to the guest's shell as it is; several words are quoted and joined.
     The exit code is the command's own; 124: timeout; 125: pyro itself failed.
@@ -61,17 +56,17 @@ def command(  # noqa: PLR0913 - one per option
       pyro run debian:12 -- 'uname -r; id'
       tar c . | pyro run -i debian:12 -- 'tar x && ls'
     """  # noqa: D301 - \b is click's mark for a block that is not rewrapped
+    began = time.monotonic()
+    interpreter = since_process_start()
     from pyro_mcp.sdk import Pyro
 
-    if not words:
-        raise InvalidRequest(
-            "command is required after `--`", remedy=f"For instance: pyro run {environment} -- git --version"
-        )
+    imports = time.monotonic() - began
+    text = command_text(words, f"pyro run {environment} -- git --version") if words else None
     progress = TaggedProgress("run")
-    with raw_terminal(wanted=tty) as terminal, forwarded_signals(terminal) as signals:
+    with listen() as stages, raw_terminal(wanted=tty) as terminal, forwarded_signals(terminal) as signals:
         result = Pyro(progress=progress).run_in_vm(
             environment=environment,
-            command=words[0] if len(words) == 1 else shlex.join(words),
+            command=text,
             timeout_seconds=timeout_seconds,
             env=parse_env(variables),
             cwd=cwd,
@@ -88,7 +83,16 @@ def command(  # noqa: PLR0913 - one per option
         render.result(result)
     else:
         _summary(result)
+    if timings:
+        _timings({"interpreter": interpreter, "imports": imports, **stages}, time.monotonic() - began + interpreter)
     return result["exit_code"]
+
+
+def _timings(stages: dict[str, float], total: float) -> None:
+    """Where the time went. What was loaded before the options were read counts as the interpreter's."""
+    words = [f"{name}={seconds * 1000:.0f}" for name, seconds in stages.items()]
+    rest = total - sum(stages.values())
+    render.progress_line(f"[run] timings_ms {' '.join(words)} other={rest * 1000:.0f} total={total * 1000:.0f}")
 
 
 def _summary(result: model.RunResult) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from pyro_mcp.errors import InvalidRequest
 
 DRIVERS = ("auto", "firecracker", "qemu")
+ENVIRONMENT_SOURCES = ("oci", "bootstrap")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,16 @@ class Settings:
     debug_console: bool
     no_templates: bool
     templates_max_mib: int
+    environment_sources: tuple[str, ...]
+    environment_registry: str
+    environments_lock: str
+    environments_max_mib: int
+    image_max_mib: int
+    registry_mirrors: str
+    insecure_registries: str
+    oci_request_timeout: int
+    oci_upload_timeout: int
+    oci_upload_chunk_bytes: int
 
 
 def _driver(text: str) -> str:
@@ -63,6 +74,17 @@ def _mirror(text: str) -> str:
     if text and not text.startswith(("http://", "https://", "file:///")):
         raise ValueError("an http, https or file URL")
     return text
+
+
+def _sources(text: str) -> tuple[str, ...]:
+    words = tuple(word for word in text.replace(",", " ").split() if word)
+    if not words or not set(words) <= set(ENVIRONMENT_SOURCES):
+        raise ValueError(f"a list of {', '.join(ENVIRONMENT_SOURCES)}")
+    return words
+
+
+def _text(text: str) -> str:
+    return text.strip()
 
 
 SETTINGS = (
@@ -98,9 +120,7 @@ SETTINGS = (
     Setting(
         "debug_console", "PYRO_DEBUG_CONSOLE", _flag, False, "1: the guest's kernel talks on the console (slower)."
     ),
-    Setting(
-        "no_templates", "PYRO_NO_TEMPLATES", _flag, False, "1: every machine boots; none goes on from a template."
-    ),
+    Setting("no_templates", "PYRO_NO_TEMPLATES", _flag, False, "1: every machine boots; none goes on from a template."),
     Setting(
         "templates_max_mib",
         "PYRO_TEMPLATES_MAX_MIB",
@@ -108,10 +128,87 @@ SETTINGS = (
         4096,
         "Disk space templates may take, in MiB; those not used for longest are removed.",
     ),
+    Setting(
+        "environment_sources",
+        "PYRO_ENVIRONMENT_SOURCES",
+        _sources,
+        ENVIRONMENT_SOURCES,
+        "Where environments of the catalog come from, in order: oci (a registry), bootstrap (the Debian archive).",
+    ),
+    Setting(
+        "environment_registry",
+        "PYRO_ENVIRONMENT_REGISTRY",
+        _text,
+        "",
+        "Registry and path that has the catalog's environments as `pyro env publish` makes them;"
+        " empty: official images of Docker Hub.",
+    ),
+    Setting(
+        "environments_lock",
+        "PYRO_ENVIRONMENTS_LOCK",
+        _text,
+        "",
+        "File that says which digest each tag is pinned to; empty: environments.lock in the state directory.",
+    ),
+    Setting(
+        "environments_max_mib",
+        "PYRO_ENVIRONMENTS_MAX_MIB",
+        _between(0, 1 << 30),
+        20480,
+        "Disk space environments may take, in MiB; those not used for longest are removed, imported ones never.",
+    ),
+    Setting(
+        "image_max_mib",
+        "PYRO_IMAGE_MAX_MIB",
+        _between(1, 1 << 30),
+        16384,
+        "What one image may unpack to, in MiB; a larger one is refused.",
+    ),
+    Setting(
+        "registry_mirrors",
+        "PYRO_REGISTRY_MIRRORS",
+        _text,
+        "",
+        "Mirrors that are asked first, as REGISTRY=HOST[/PATH], parted by commas.",
+    ),
+    Setting(
+        "insecure_registries",
+        "PYRO_INSECURE_REGISTRIES",
+        _text,
+        "",
+        "Registries that may be talked to without TLS, parted by commas; those on this host may always.",
+    ),
+    Setting(
+        "oci_request_timeout",
+        "PYRO_OCI_REQUEST_TIMEOUT_SECONDS",
+        _between(1, 86400),
+        90,
+        "How long a registry may be silent, in seconds; while an image is pulled at most 30.",
+    ),
+    Setting(
+        "oci_upload_timeout",
+        "PYRO_OCI_UPLOAD_TIMEOUT_SECONDS",
+        _between(1, 86400),
+        900,
+        "How long a registry may take to take in one piece of an upload, in seconds.",
+    ),
+    Setting(
+        "oci_upload_chunk_bytes",
+        "PYRO_OCI_UPLOAD_CHUNK_SIZE_BYTES",
+        _between(1, 1 << 30),
+        8388608,
+        "Size of the pieces of an upload.",
+    ),
 )
 
 # Variables that other layers read, known so that nobody is told they are misspelt.
-ELSEWHERE = ("PYRO_ENVIRONMENT_CACHE_DIR", "PYRO_RUNTIME_BUNDLE_DIR", "PYRO_VM_ENABLE_NETWORK", "PYRO_GO")
+ELSEWHERE = (
+    "PYRO_ENVIRONMENT_CACHE_DIR",
+    "PYRO_RUNTIME_BUNDLE_DIR",
+    "PYRO_VM_ENABLE_NETWORK",
+    "PYRO_GO",
+    "PYRO_MCP_TOKEN",
+)
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:

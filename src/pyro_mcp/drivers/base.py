@@ -98,12 +98,13 @@ class Line:
 
     *connect* gives a connected stream socket or raises OSError; it may be called again. *ended* is a descriptor
     that is readable once the VMM has ended. *wanted*: whether somebody waits for a line; who does not need it should
-    let go then.
+    let go then. *redial*: a connection costs nothing, and one that stays silent is better made anew.
     """
 
     connect: Callable[[Deadline], socket.socket]
     ended: int
     wanted: Callable[[], bool] = lambda: False
+    redial: bool = False
 
 
 class Lines(Protocol):

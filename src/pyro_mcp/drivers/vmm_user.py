@@ -22,6 +22,16 @@ def vmm_identity(machine_id: str) -> Identity | None:
     return Identity(uid, uid, groups=_kvm_groups())
 
 
+def may_open_kvm() -> bool:
+    """Whether a VMM under its own identity may open /dev/kvm by its path; pyro itself may, if it is not root."""
+    if os.geteuid() != 0 or _kvm_groups():
+        return True
+    try:
+        return KVM_DEVICE.stat().st_mode & 0o006 == 0o006
+    except OSError:
+        return False
+
+
 def _mapped(uid: int) -> bool:
     """Whether *uid* exists in this user namespace (user_namespaces(7), uid_map)."""
     for line in Path("/proc/self/uid_map").read_text().splitlines():

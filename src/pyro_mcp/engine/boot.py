@@ -2,19 +2,22 @@
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 
 from pyro_mcp.drivers.base import Driver, Launch, RunningVmm
 from pyro_mcp.engine.channels import Channels
 from pyro_mcp.engine.evidence import gather
-from pyro_mcp.errors import BootFailed, MachineFault
+from pyro_mcp.errors import BootFailed, LinkTimeout, MachineFault
 from pyro_mcp.guest.client import Agent
 from pyro_mcp.guest.identity import Identity
 from pyro_mcp.host.deadline import Deadline
+from pyro_mcp.host.stopwatch import stage
 
 # A boot that hangs is seldom and worth one retry; what fails twice has a cause that the evidence shows.
 ATTEMPTS = 2
 STOP_SECONDS = 10.0
 ENDING_SECONDS = 0.2
+CONFIGURE_SECONDS = 4.0
 
 
 def boot(driver: Driver, launch: Launch, *, seconds: float, started: Callable[[RunningVmm], None]) -> RunningVmm:
@@ -27,24 +30,52 @@ def boot(driver: Driver, launch: Launch, *, seconds: float, started: Callable[[R
         try:
             return _boot_once(driver, launch, Deadline.after(seconds), started)
         except MachineFault as error:
+            # The last attempt talks on the console: evidence, should it fail, too.
+            launch = replace(launch, debug_console=launch.debug_console or attempt == ATTEMPTS - 1)
             if attempt == ATTEMPTS:
                 details = [*error.details, *gather(launch.paths)]
                 raise BootFailed(f"the guest did not come up: {error.cause}", details=details) from error
     raise AssertionError("the loop returns or raises")
 
 
+def resume(driver: Driver, launch: Launch, *, seconds: float, started: Callable[[RunningVmm], None]) -> RunningVmm:
+    """As ``boot``, for a launch that goes on from a snapshot: one attempt, and MachineFault when it fails."""
+    return _boot_once(driver, launch, Deadline.after(seconds), started)
+
+
 def _boot_once(driver: Driver, launch: Launch, deadline: Deadline, started: Callable[[RunningVmm], None]) -> RunningVmm:
     with contextlib.ExitStack() as on_failure:
-        vmm = driver.start(launch, deadline)
+        with stage("boot" if launch.resume_from is None else "resume"):
+            vmm = driver.start(launch, deadline)
         on_failure.callback(driver.destroy, vmm.running, Deadline.after(STOP_SECONDS))
         with contextlib.closing(vmm):
             started(vmm.running)
             try:
                 # The first client of a guest has nobody's leftovers to clear away: it says HELLO once and waits.
                 agent = Agent(Channels(driver.lines(launch.paths, vmm.running), quiet=deadline.remaining))
-                agent.configure(Identity.fresh(launch.machine_id, resumed=False), deadline)
+                resumed = launch.resume_from is not None
+                with stage("handshake"):
+                    _configure(agent, Identity.fresh(launch.machine_id, resumed=resumed), deadline)
             except MachineFault as error:
                 how = vmm.ending(Deadline.after(ENDING_SECONDS))
                 raise MachineFault(f"{error.cause}{f'; {how}' if how else ''}", details=error.details) from error
         on_failure.pop_all()
     return vmm.running
+
+
+def _configure(agent: Agent, identity: Identity, deadline: Deadline) -> None:
+    """Give the guest its identity. Said again, on a new connection, when no answer comes.
+
+    A connection that is made while a resumed guest resets its vsock may be lost without a word to us (Firecracker,
+    docs/snapshotting/snapshot-support.md); the second time changes nothing.
+    """
+    patience = CONFIGURE_SECONDS
+    while True:
+        try:
+            agent.configure(identity, deadline.sooner(patience))
+        except LinkTimeout:
+            if deadline.passed:
+                raise
+            patience *= 2
+        else:
+            return

@@ -19,8 +19,8 @@ class Channels:
     @contextlib.contextmanager
     def open(self, deadline: Deadline) -> Iterator[Session]:
         """A session of one's own; see ``ChannelOpener``."""
-        with (
-            self._lines.take(deadline) as line,
-            open_session(line.connect, deadline, watch=Watch(line.ended), quiet=self._quiet) as session,
-        ):
-            yield session
+        with self._lines.take(deadline) as line:
+            watch, quiet = Watch(line.ended), QUIET if line.redial else self._quiet
+            with open_session(line.connect, deadline, watch=watch, quiet=quiet, redial=line.redial) as session:
+                session.wanted = line.wanted
+                yield session

@@ -11,6 +11,7 @@ from pyro_mcp import __version__
 from pyro_mcp.config import Settings, unknown_variables
 from pyro_mcp.engine import choice
 from pyro_mcp.engine.capacity import MIB, available_mib
+from pyro_mcp.engine.template_store import TemplateStore
 from pyro_mcp.environments.facade import Environments
 from pyro_mcp.errors import PyroError
 from pyro_mcp.host import packages
@@ -18,7 +19,8 @@ from pyro_mcp.host.files import free_bytes
 from pyro_mcp.host.proc import search_path
 from pyro_mcp.model import EnvironmentRecord, RunResult
 from pyro_mcp.paths import PLATFORM, Paths
-from pyro_mcp.runtime import build
+from pyro_mcp.runtime import build, firecracker
+from pyro_mcp.runtime.vmm_sources import RELEASE
 
 TUN = Path("/dev/net/tun")
 FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
@@ -50,6 +52,7 @@ class DoctorReport(TypedDict):
     missing_packages: list[str]
     install_commands: list[list[str]]
     environments: list[EnvironmentRecord]
+    templates: dict[str, Any]
     deep: dict[str, Any] | None
 
 
@@ -90,7 +93,7 @@ def examine(
     driver = state.guarded(lambda: _driver(state))
     runtime = state.guarded(lambda: _runtime(state))
     missing = packages.missing(search_path())
-    _packages(state, missing, runtime)
+    _packages(state, missing, runtime, driver)
     records = _environment_records(state)
     for line in unknown_variables():
         state.find(line, "Correct or unset the variable.", fatal=False)
@@ -112,6 +115,7 @@ def examine(
         "missing_packages": [need.package for need in missing],
         "install_commands": packages.install_commands(missing),
         "environments": records,
+        "templates": state.guarded(lambda: _templates(state)),
         "deep": deep_result,
     }
 
@@ -158,6 +162,21 @@ def _driver(state: _Examination) -> dict[str, Any]:
         "accelerator": available.accelerator,
         "reason": available.reason,
         "isolation": driver.isolation(),
+        "candidates": [_candidate(found) for found in choice.survey(state.paths)],
+    }
+
+
+def _candidate(found: choice.Candidate) -> dict[str, Any]:
+    """One driver, usable or not, and why."""
+    available = found.available
+    return {
+        "name": found.driver.capabilities.name,
+        "usable": available.usable,
+        "accelerator": available.accelerator,
+        "hardware_isolation": available.usable and available.accelerator in choice.HARDWARE,
+        "reason": available.reason,
+        "remedy": available.remedy,
+        "sandbox": found.driver.isolation()["sandbox"] if available.usable else [],
     }
 
 
@@ -165,10 +184,14 @@ def _runtime(state: _Examination) -> dict[str, Any]:
     report = build.inspect(state.paths)
     for problem in report.problems:
         state.find(problem, "It is rebuilt at the next run.", fatal=False)
+    vmm = _firecracker(state)
     return {
+        **vmm,
         "state": report.state,
         "bundle_root": str(report.directory) if report.directory else None,
         "component_versions": {
+            "firecracker": vmm["firecracker_version"],
+            "jailer": vmm["firecracker_version"],
             "kernel": report.kernel_version,
             "kernel_package": report.kernel_package,
             "guest_agent": __version__,
@@ -184,15 +207,38 @@ def _runtime(state: _Examination) -> dict[str, Any]:
     }
 
 
-def _packages(state: _Examination, missing: list[packages.Requirement], runtime: dict[str, Any]) -> None:
+def _firecracker(state: _Examination) -> dict[str, Any]:
+    """Firecracker's programs; what is wrong with them is a finding, and not fatal: QEMU may do."""
+    found: firecracker.Vmm | None = None
+    try:
+        found = firecracker.find(state.paths)
+    except PyroError as error:
+        state.find(error.cause, error.remedy, fatal=False)
+    for warning in found.warnings if found else ():
+        state.find(warning, f"Run `pyro runtime install` where {RELEASE.location} can be reached.", fatal=False)
+    return {
+        "firecracker_version": found.capabilities.text if found else None,
+        "firecracker_bin": str(found.firecracker) if found else None,
+        "jailer_bin": str(found.jailer) if found else None,
+        "firecracker_source": found.source if found else None,
+    }
+
+
+def _packages(
+    state: _Examination,
+    missing: list[packages.Requirement],
+    runtime: dict[str, Any],
+    driver: dict[str, Any],
+) -> None:
     """A missing package is fatal when no guest can run without it: what only builds matters until things are built."""
     built = runtime.get("state") == "ready"
     for need in missing:
-        needed_always = need.program in ("qemu-system-x86_64", "mke2fs")
+        qemu_only = need.program == "qemu-system-x86_64"
+        needed_always = need.program == "mke2fs" or (qemu_only and driver.get("name") != "firecracker")
         state.find(
             f"{need.program} is not installed; it {need.purpose}",
             f"Run `pyro setup`, or install the package {need.package}.",
-            fatal=needed_always or not built,
+            fatal=needed_always or not (built or qemu_only),
         )
 
 
@@ -202,6 +248,17 @@ def _environment_records(state: _Examination) -> list[EnvironmentRecord]:
     except PyroError as error:
         state.find(error.cause, error.remedy, fatal=True)
         return []
+
+
+def _templates(state: _Examination) -> dict[str, Any]:
+    records = TemplateStore(state.paths).records()
+    return {
+        "enabled": not state.settings.no_templates,
+        "count": len(records),
+        "size_mib": sum(record["size_mib"] for record in records),
+        "max_mib": state.settings.templates_max_mib,
+        "directory": str(state.paths.templates),
+    }
 
 
 def _networking() -> dict[str, Any]:

@@ -2,20 +2,23 @@
 
 import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pyro_mcp.config import Settings
 from pyro_mcp.drivers.base import Driver, Launch, RunningVmm
 from pyro_mcp.engine import choice
-from pyro_mcp.engine.boot import boot
+from pyro_mcp.engine.boot import boot, resume
 from pyro_mcp.engine.capacity import check_capacity
 from pyro_mcp.engine.channels import Channels
 from pyro_mcp.engine.failures import keep_evidence
 from pyro_mcp.engine.records import NO_ISOLATION, MachineRecord
 from pyro_mcp.engine.store import Store
+from pyro_mcp.engine.templates import Kind, Templates
 from pyro_mcp.environments.facade import Environments, Installed
 from pyro_mcp.errors import (
     DriverUnavailable,
+    HostFault,
+    Interrupted,
     InvalidRequest,
     MachineExpired,
     ProgramMissing,
@@ -28,7 +31,8 @@ from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.files import copy_sparse, private_directory, remove_tree
 from pyro_mcp.host.processes import ProcessId
 from pyro_mcp.host.progress import Progress
-from pyro_mcp.model import MachineSpec, VmRecord, check_machine_id, new_machine_id
+from pyro_mcp.host.stopwatch import stage
+from pyro_mcp.model import MachineSpec, TemplateRecord, VmRecord, check_machine_id, new_machine_id
 from pyro_mcp.paths import Paths
 from pyro_mcp.runtime import build
 from pyro_mcp.runtime.scratch import empty_scratch
@@ -54,11 +58,14 @@ class Machines:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self.templates = Templates(context.paths, context.settings, context.store, self.delete)
 
-    def create(self, spec: MachineSpec, *, progress: Progress, with_caller: bool) -> MachineRecord:
+    def create(
+        self, spec: MachineSpec, *, progress: Progress, with_caller: bool, machine_id: str | None = None
+    ) -> MachineRecord:
         """Put a new machine on record; nothing runs yet.
 
-        *with_caller*: it dies with this process. Raises UnknownEnvironment, DriverUnavailable, CapacityReached,
+        *with_caller*: it dies with this process. *machine_id*: its id, if somebody else names it. Raises UnknownEnvironment, DriverUnavailable, CapacityReached,
         NoSpace, and what the installation of the environment raises.
         """
         if spec.network:
@@ -68,13 +75,15 @@ class Machines:
             )
         context = self._context
         context.environments.inspect(spec.environment)
-        driver = self._driver_for(spec)
+        driver = self._driver_for(spec, progress)
         version = None
         if driver is not None:
             version = self._install(spec.environment, progress).version
         active, _ = context.store.all()
         check_capacity(context.paths, context.settings, active=len(active), mem_mib=spec.mem_mib)
         record = _new_record(spec, driver, version, with_caller=with_caller)
+        if machine_id is not None:
+            record = replace(record, machine_id=check_machine_id(machine_id))
         context.store.insert(record)
         return record
 
@@ -93,9 +102,19 @@ class Machines:
             started = record.moved("started")
             self._context.store.update(started)
         except BaseException:
-            self._roll_back_start(machine_id)
+            self._roll_back_start(record)
             raise
         return started
+
+    def build_template(self, spec: MachineSpec, *, progress: Progress) -> TemplateRecord:
+        """Make the template that machines of *spec* go on from, if it is not there. Raises what goes wrong."""
+        context = self._context
+        context.environments.inspect(spec.environment)
+        driver = self._choose(spec, progress)
+        version = self._install(spec.environment, progress).version
+        record = _new_record(spec, driver, version, with_caller=True)
+        key = self.templates.build(self._kind(record, progress), progress).key
+        return next(template for template in self.templates.store.records() if template["key"] == key)
 
     def stop(self, machine_id: str) -> MachineRecord:
         """Switch a started machine off; its disk is kept, and it can be started again."""
@@ -115,11 +134,18 @@ class Machines:
         if record is None and machine_id not in damaged:
             raise UnknownMachine(f"there is no machine {machine_id}")
         if record is not None:
-            with contextlib.suppress(UnknownMachine):
-                store.update(record.moved("deleting"))
-            self._destroy(record)
+            self.discard(record)
+            return
         remove_tree(paths.machine(machine_id).directory)
         store.remove(machine_id)
+
+    def discard(self, record: MachineRecord) -> None:
+        """``delete`` for who knows the record. A full disk cannot keep it: it goes before the record does."""
+        with contextlib.suppress(UnknownMachine, HostFault):
+            self._context.store.update(record.moved("deleting"))
+        self._destroy(record)
+        remove_tree(self._context.paths.machine(record.machine_id).directory)
+        self._context.store.remove(record.machine_id)
 
     def status(self, machine_id: str) -> VmRecord:
         """The machine as its users see it. Raises UnknownMachine, or MachineExpired (it is deleted then)."""
@@ -146,14 +172,20 @@ class Machines:
         driver = choice.by_name(self._context.paths, record.driver)
         return Channels(driver.lines(self._context.paths.machine(record.machine_id), record.running))
 
-    def _driver_for(self, spec: MachineSpec) -> Driver | None:
+    def _driver_for(self, spec: MachineSpec, progress: Progress) -> Driver | None:
         """The driver; ``None`` when there is none and the user allowed the host."""
         try:
-            return choice.choose(self._context.paths, self._context.settings, spec.driver)
+            return self._choose(spec, progress)
         except (DriverUnavailable, ProgramMissing):
-            if spec.allow_host_compat:
+            if spec.allow_host_compat and spec.require_isolation == "any":
                 return None
             raise
+
+    def _choose(self, spec: MachineSpec, progress: Progress) -> Driver:
+        context = self._context
+        return choice.choose(
+            context.paths, context.settings, spec.driver, isolation=spec.require_isolation, fetch=progress
+        )
 
     def _install(self, environment: str, progress: Progress) -> Installed:
         return self._context.environments.ensure(
@@ -161,45 +193,68 @@ class Machines:
         )
 
     def _boot(self, record: MachineRecord, progress: Progress) -> MachineRecord:
+        with stage("prepare"):
+            kind = self._kind(record, progress)
+        private_directory(kind.launch.paths.directory)
+        try:
+            running = self._bring_up(kind, progress)
+        except PyroError:
+            keep_evidence(self._context.paths, record.machine_id)
+            raise
+        return record.moved("starting", running=running, isolation=kind.driver.isolation(running))
+
+    def _kind(self, record: MachineRecord, progress: Progress) -> Kind:
+        """What the machine of *record* is started from."""
         context = self._context
         runtime = build.ensure(context.paths, context.settings, progress, Deadline.after(INSTALL_SECONDS))
         installed = self._install(record.environment, progress)
-        files = context.paths.machine(record.machine_id)
-        private_directory(files.directory)
-        if not files.scratch.exists():
-            copy_sparse(empty_scratch(context.paths, record.disk_mib, Deadline.after(SCRATCH_SECONDS)), files.scratch)
         driver = choice.by_name(context.paths, record.driver)
+        choice.check(driver, record.require_isolation)
         launch = Launch(
             machine_id=record.machine_id,
             vcpu_count=record.vcpu_count,
             mem_mib=record.mem_mib,
             kernel=runtime.kernel,
-            initramfs=runtime.initramfs,
+            initramfs=runtime.initramfs_vsock if record.execution_mode == "guest_vsock" else runtime.initramfs,
             rootfs=installed.rootfs,
-            paths=files,
+            paths=context.paths.machine(record.machine_id),
             agent=runtime.agent,
             owner=record.owner,
             deadline_unix_ms=int(record.expires_at * 1000),
             debug_console=context.settings.debug_console,
         )
+        return Kind(record, launch, installed.digest, runtime.digest, driver)
+
+    def _bring_up(self, kind: Kind, progress: Progress) -> RunningVmm:
+        """Resume the machine from its template; boot it where there is none, or when it cannot go on from it."""
+        context, record, scratch = self._context, kind.record, kind.launch.paths.scratch
 
         def on_record(running: RunningVmm) -> None:
             context.store.update(record.moved("starting", running=running))
 
-        try:
-            running = boot(driver, launch, seconds=context.settings.boot_timeout, started=on_record)
-        except PyroError:
-            keep_evidence(context.paths, record.machine_id)
-            raise
-        return record.moved("starting", running=running)
+        seconds = context.settings.boot_timeout
+        if not scratch.exists():  # a machine that has run has a disk of its own to boot with
+            found = self.templates.obtain(kind, progress)
+            if found is not None:
+                try:
+                    with stage("prepare"):
+                        copy_sparse(found.snapshot.scratch, scratch)
+                    launch = replace(kind.launch, resume_from=found.snapshot)
+                    return resume(kind.driver, launch, seconds=seconds, started=on_record)
+                except PyroError as error:
+                    scratch.unlink(missing_ok=True)
+                    if isinstance(error, Interrupted):
+                        raise
+                    self.templates.reject(found, error, progress)
+            empty = empty_scratch(context.paths, record.disk_mib, Deadline.after(SCRATCH_SECONDS))
+            copy_sparse(empty, scratch)
+        return boot(kind.driver, kind.launch, seconds=seconds, started=on_record)
 
-    def _roll_back_start(self, machine_id: str) -> None:
-        """After a failed start: nothing of it runs, and the machine is stopped."""
+    def _roll_back_start(self, record: MachineRecord) -> None:
+        """After a failed start: nothing of it runs, and it is stopped. What a boot began, it has ended itself."""
         with contextlib.suppress(PyroError):
-            record = self._context.store.get(machine_id)
-            if record.state == "starting":
-                self._destroy(record)
-                self._context.store.update(record.moved("stopped", running=None))
+            self._destroy(record)
+            self._context.store.update(record.moved("stopped", running=None))
 
     def _switch_off(self, record: MachineRecord) -> None:
         """Ask the guest to go off, so that its disk is in order; then end the VMM whatever it answered."""
@@ -244,6 +299,7 @@ def _new_record(spec: MachineSpec, driver: Driver | None, version: str | None, *
         driver=driver.capabilities.name if driver else "none",
         execution_mode=driver.capabilities.execution_mode if driver else "host_compat",
         isolation=driver.isolation() if driver else NO_ISOLATION,
+        require_isolation=spec.require_isolation,
         owner=me if with_caller else None,
         actor=me,
     )

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 from pyro_mcp.drivers.base import RunningVmm
 from pyro_mcp.host.processes import ProcessId
-from pyro_mcp.model import ExecutionMode, Isolation, MachineState, VmRecord, check_machine_id
+from pyro_mcp.model import ExecutionMode, Isolation, IsolationLevel, MachineState, VmRecord, check_machine_id
 
 State = Literal["created", "starting", "started", "executing", "stopping", "stopped", "deleting"]
 STATES: tuple[str, ...] = get_args(State)
@@ -48,6 +48,7 @@ class MachineRecord:
     owner: ProcessId | None
     actor: ProcessId
     running: RunningVmm | None = None
+    require_isolation: IsolationLevel = "any"
 
     @property
     def expired(self) -> bool:

@@ -1,19 +1,18 @@
 """Running commands in machines: the one-shot run, and the one command of a machine that was made before."""
 
 from pyro_mcp.engine import host_compat
+from pyro_mcp.engine.commands import outcome_of, run_job
 from pyro_mcp.engine.machines import Context, Machines
 from pyro_mcp.engine.outcome import CommandIO, Outcome, Tee
+from pyro_mcp.engine.pool import Pool
 from pyro_mcp.engine.records import MachineRecord
-from pyro_mcp.errors import LinkTimeout, MachineExpired, MachineFault
-from pyro_mcp.guest.execution import attach, execute
-from pyro_mcp.guest.faults import LinkLost
-from pyro_mcp.guest.outcome import Exit, new_job
+from pyro_mcp.errors import CapacityReached, LinkTimeout, MachineExpired, MachineFault
+from pyro_mcp.guest.outcome import new_job
 from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.progress import Progress
+from pyro_mcp.host.stopwatch import stage
 from pyro_mcp.model import CommandSpec, MachineSpec, RunResult, check_machine_id
 
-LINK_SECONDS = 30.0
-REATTACHES = 5
 TIMED_OUT = 124
 AFTER_EXEC = "post_exec_cleanup"
 
@@ -21,22 +20,41 @@ AFTER_EXEC = "post_exec_cleanup"
 class Runs:
     """Commands in machines that are deleted afterwards."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, pool: Pool | None = None) -> None:
         self._context = context
         self._machines = Machines(context)
+        self._pool = pool
 
     def run(self, machine: MachineSpec, command: CommandSpec, io: CommandIO, progress: Progress) -> RunResult:
         """One command in a machine of its own. Whatever happens, the machine is gone afterwards."""
-        progress.phase("create", environment=machine.environment)
-        record = self._machines.create(machine, progress=progress, with_caller=True)
+        wanted = machine.lasting(command.timeout_seconds)
+        record = self._pool.take(wanted) if self._pool else None
+        with stage("create"):
+            if record is None:
+                progress.phase("create", environment=machine.environment)
+                record = self._create(wanted, progress)
         try:
-            progress.phase("start", vm_id=record.machine_id)
-            record = self._machines.start(record.machine_id, progress=progress)
+            if record.state != "started":
+                progress.phase("start", vm_id=record.machine_id)
+                record = self._machines.start(record.machine_id, progress=progress)
             progress.phase("execute", vm_id=record.machine_id)
-            outcome = self._execute(record, command, io)
+            with stage("command"):
+                outcome = self._execute(record, command, io)
         finally:
-            self._machines.delete(record.machine_id)
+            with stage("clean-up"):
+                self._machines.delete(record.machine_id)
+            if self._pool:
+                self._pool.refill()
         return _result(record, command, io, outcome)
+
+    def _create(self, machine: MachineSpec, progress: Progress) -> MachineRecord:
+        try:
+            return self._machines.create(machine, progress=progress, with_caller=True)
+        except CapacityReached:
+            # A machine that waits for work must not keep one from working.
+            if self._pool is None or not self._pool.give_back():
+                raise
+        return self._machines.create(machine, progress=progress, with_caller=True)
 
     def execute_and_delete(self, machine_id: str, command: CommandSpec, io: CommandIO) -> RunResult:
         """One command in a started machine, which is then deleted. Raises WrongState when another command has it."""
@@ -45,15 +63,16 @@ class Runs:
         try:
             outcome = self._execute(record, command, io)
         finally:
-            self._machines.delete(machine_id)
+            self._machines.discard(record)
         return _result(record, command, io, outcome)
 
     def _execute(self, record: MachineRecord, command: CommandSpec, io: CommandIO) -> Outcome:
         if record.execution_mode == "host_compat":
             return host_compat.execute(command, self._context.paths.machine(record.machine_id).directory, io)
+        command = self._context.environments.prepared(record.environment, command)
         limit = Deadline.after(command.timeout_seconds)
         try:
-            return _outcome(self._in_guest(record, command, io))
+            return outcome_of(run_job(self._machines.channels(record), command, new_job(), io=io, sinks=Tee(io)))
         except LinkTimeout:
             if not limit.passed:
                 raise
@@ -70,34 +89,6 @@ class Runs:
                     f"the machine reached its time to live ({record.ttl_seconds} s) while the command ran"
                 ) from error
             raise
-
-    def _in_guest(self, record: MachineRecord, command: CommandSpec, io: CommandIO) -> Exit:
-        """Start the command once, and come back to it when the link breaks while the machine lives."""
-        channels = self._machines.channels(record)
-        sinks, source, job = Tee(io), io.source(), new_job()
-        try:
-            with channels.open(Deadline.after(LINK_SECONDS)) as session:
-                io.started()
-                return execute(
-                    session, command, job, sinks=sinks, stdin=source, control=io.control, deadline=Deadline.never()
-                )
-        except LinkLost as error:
-            lost = error
-        for _ in range(REATTACHES):
-            if lost.progress is None:
-                break
-            try:
-                with channels.open(Deadline.after(LINK_SECONDS)) as session:
-                    return attach(
-                        session, lost.progress, sinks=sinks, stdin=source, control=io.control, deadline=Deadline.never()
-                    )
-            except LinkLost as error:
-                lost = error
-        raise lost
-
-
-def _outcome(end: Exit) -> Outcome:
-    return Outcome(end.exit_code, end.timed_out, end.causes, end.duration_ms, end.error)
 
 
 def _result(record: MachineRecord, command: CommandSpec, io: CommandIO, outcome: Outcome) -> RunResult:
@@ -117,6 +108,7 @@ def _result(record: MachineRecord, command: CommandSpec, io: CommandIO, outcome:
         "duration_ms": outcome.duration_ms,
         "timed_out": outcome.timed_out,
         "causes": list(outcome.causes),
+        "start_error": outcome.error,
         "execution_mode": record.execution_mode,
         "isolation": record.isolation,
         "cleanup": {"vm_id": record.machine_id, "deleted": True, "reason": AFTER_EXEC},

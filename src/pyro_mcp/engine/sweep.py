@@ -4,6 +4,7 @@ import contextlib
 import os
 
 from pyro_mcp.engine.machines import Context, Machines
+from pyro_mcp.engine.template_store import TemplateStore
 from pyro_mcp.errors import PyroError
 from pyro_mcp.host.files import remove_tree
 from pyro_mcp.host.locks import try_lock
@@ -20,7 +21,10 @@ def sweep(context: Context) -> list[str]:
     if lock is None:
         return []
     try:
-        return [*_records(context), *_directories(context)]
+        removed = [*_records(context), *_directories(context)]
+        with contextlib.suppress(PyroError):  # no machine depends on it
+            TemplateStore(context.paths).sweep()
+        return removed
     finally:
         os.close(lock)
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from pyro_mcp.drivers.base import RunningVmm
+from pyro_mcp.engine.database import SCHEMA
 from pyro_mcp.engine.records import NO_ISOLATION, MachineRecord
-from pyro_mcp.engine.store import SCHEMA, Store
+from pyro_mcp.engine.store import Store
 from pyro_mcp.errors import StorageFault, UnknownMachine, WrongState
 from pyro_mcp.host.processes import ProcessId
 
@@ -43,7 +44,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def damage(store: Store, machine_id: str, text: str) -> None:
-    connection = sqlite3.connect(store._path)
+    connection = sqlite3.connect(store.database.path)
     connection.execute("UPDATE machines SET record = ? WHERE machine_id = ?", (text, machine_id))
     connection.commit()
     connection.close()
@@ -56,7 +57,7 @@ def test_a_record_comes_back_as_it_went_in(store: Store) -> None:
 
 def test_another_store_on_the_same_file_sees_the_record(store: Store) -> None:
     store.insert(record())
-    assert Store(store._path).get("0123456789ab") == record()
+    assert Store(store.database.path).get("0123456789ab") == record()
 
 
 def test_an_unknown_machine_is_named(store: Store) -> None:
@@ -111,11 +112,11 @@ def test_a_record_with_a_crafted_id_is_damaged_and_not_followed(store: Store) ->
 
 
 def test_a_database_of_a_newer_pyro_is_refused(store: Store) -> None:
-    connection = sqlite3.connect(store._path)
+    connection = sqlite3.connect(store.database.path)
     connection.execute(f"PRAGMA user_version = {SCHEMA + 1}")
     connection.close()
     with pytest.raises(StorageFault, match="newer pyro"):
-        Store(store._path)
+        Store(store.database.path)
 
 
 def test_a_file_that_is_no_database_is_named_with_a_remedy(tmp_path: Path) -> None:
@@ -127,7 +128,7 @@ def test_a_file_that_is_no_database_is_named_with_a_remedy(tmp_path: Path) -> No
 
 
 def test_the_state_is_for_its_user_alone(store: Store) -> None:
-    assert store._path.parent.stat().st_mode & 0o777 == 0o700
+    assert store.database.path.parent.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_machine_is_abandoned_when_its_owner_is_another_process_with_the_same_pid(store: Store) -> None:

@@ -1,0 +1,263 @@
+"""Measure pyro, side by side with containers on the same root filesystem: ``make bench``.
+
+Every round runs each subject once, so that whatever else the host does hits all of them alike; ratios are of medians.
+``--json FILE`` also writes the figures. docs/performance.md explains them.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from rivals import Rival, rivals
+from series import Series, table
+
+from pyro_mcp import Pyro, __version__
+from pyro_mcp.engine.store import Store
+from pyro_mcp.paths import Paths
+
+ENVIRONMENT = "debian:12"
+COMMAND = ("git", "--version")
+PYRO = (sys.executable, "-m", "pyro_mcp")
+CONCURRENT = (10, 25)
+IDLE_MACHINES = 4
+MANY_FILES = 1000
+BIG_FILE_MIB = 64
+RUN_SECONDS = 300.0
+
+
+class Bench:
+    """The figures of one session."""
+
+    def __init__(self, rounds: int) -> None:
+        self.rounds = rounds
+        self.series: dict[str, Series] = {}
+        self.facts: dict[str, Any] = {}
+
+    def add(self, name: str, milliseconds: float) -> None:
+        """One value of the series *name*."""
+        self.series.setdefault(name, Series(name)).values.append(milliseconds)
+
+    def timed(self, name: str, action: Callable[[], object]) -> float:
+        """Do *action* once; its time counts for *name*."""
+        began = time.perf_counter()
+        action()
+        taken = (time.perf_counter() - began) * 1000
+        self.add(name, taken)
+        return taken
+
+
+def command(argv: tuple[str, ...], env: dict[str, str] | None = None) -> str:
+    """Run a program to its end; its stderr. A failure ends the benchmark."""
+    done = subprocess.run(
+        argv,
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        timeout=RUN_SECONDS,
+        check=False,
+        env=os.environ | (env or {}),
+    )
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(argv)} failed with {done.returncode}:\n{done.stderr.decode(errors='replace')[-2000:]}")
+    return done.stderr.decode(errors="replace")
+
+
+def pyro_run(bench: Bench) -> None:
+    """One `pyro run`, and its own account of where the time went."""
+    errors = ""
+
+    def run() -> None:
+        nonlocal errors
+        errors = command((*PYRO, "run", "--timings", ENVIRONMENT, "--", *COMMAND))
+
+    bench.timed("pyro run", run)
+    line = next(line for line in errors.splitlines() if "timings_ms" in line)
+    for word in line.split("timings_ms ")[1].split():
+        name, _, value = word.partition("=")
+        bench.add(f"  stage {name}", float(value))
+
+
+def measure_commands(bench: Bench, pyro: Pyro, others: list[Rival]) -> None:
+    """Whole commands, and runs by the SDK in this process."""
+    for _ in range(bench.rounds):
+        for rival in others:
+            bench.timed(rival.name, lambda argv=rival.argv: command(argv))  # type: ignore[misc]
+        pyro_run(bench)
+        bench.timed("SDK run", lambda: pyro.run_in_vm(environment=ENVIRONMENT, command=" ".join(COMMAND)))
+        bench.timed("pyro --version", lambda: command((*PYRO, "--version")))
+    cold = {"PYRO_NO_TEMPLATES": "1"}
+    for _ in range(max(2, bench.rounds // 4)):
+        bench.timed("pyro run, cold boot", lambda: command((*PYRO, "run", ENVIRONMENT, "--", *COMMAND), cold))
+
+
+def measure_pool(bench: Bench) -> None:
+    """Runs by a process that keeps machines ready."""
+    with Pyro(pool=1) as pyro:
+        pyro.run_in_vm(environment=ENVIRONMENT, command="true")
+        for _ in range(bench.rounds):
+            pyro.wait_for_pool(60)
+            bench.timed(
+                "SDK run, warm pool", lambda: pyro.run_in_vm(environment=ENVIRONMENT, command=" ".join(COMMAND))
+            )
+
+
+def measure_live(bench: Bench, pyro: Pyro) -> None:
+    """Commands in a machine that runs, and files that are brought to it."""
+    task = pyro.create_task(environment=ENVIRONMENT, ttl_seconds=600)["task_id"]
+    try:
+        pyro.exec_task(task, command="true")
+        for _ in range(bench.rounds * 2):
+            results: list[Any] = []
+            taken = bench.timed(
+                "exec true, live task", lambda out=results: out.append(pyro.exec_task(task, command="true"))
+            )  # type: ignore[misc]
+            bench.add("exec true, beyond the guest's own time", taken - results[0]["duration_ms"])
+        with tempfile.TemporaryDirectory() as name:
+            big, many = _files(Path(name))
+            bench.timed(
+                f"sync push, one file of {BIG_FILE_MIB} MiB",
+                lambda: pyro.push_task_sync(task, big, dest="/workspace/big"),
+            )
+            bench.timed(
+                f"sync push, {MANY_FILES} files of 1 KiB",
+                lambda: pyro.push_task_sync(task, many, dest="/workspace/many"),
+            )
+    finally:
+        pyro.delete_task(task)
+
+
+def _files(place: Path) -> tuple[Path, Path]:
+    big, many = place / "big", place / "many"
+    big.mkdir()
+    many.mkdir()
+    (big / "file").write_bytes(os.urandom(BIG_FILE_MIB << 20))
+    for number in range(MANY_FILES):
+        (many / f"{number:04}").write_bytes(os.urandom(1024))
+    return big, many
+
+
+def measure_concurrent(bench: Bench, rounds: int) -> None:
+    """Many runs at once, each a process of its own."""
+    argv = (*PYRO, "run", ENVIRONMENT, "--", *COMMAND)
+    for count in CONCURRENT:
+        for _ in range(rounds):
+            with ThreadPoolExecutor(count) as pool:
+
+                def all_at_once(pool: ThreadPoolExecutor = pool, count: int = count) -> None:
+                    list(pool.map(command, [argv] * count))
+
+                bench.timed(f"pyro run, {count} at once", all_at_once)
+
+
+@contextmanager
+def idle_machines(pyro: Pyro) -> Iterator[list[str]]:
+    """Machines that were started and have nothing to do."""
+    with ExitStack() as stack:
+        machines = []
+        for _ in range(IDLE_MACHINES):
+            machine = pyro.create_vm(environment=ENVIRONMENT)["vm_id"]
+            stack.callback(pyro.delete_vm, machine)
+            pyro.start_vm(machine)
+            machines.append(machine)
+        yield machines
+
+
+def measure_memory(bench: Bench, pyro: Pyro) -> None:
+    """What an idle machine takes of the host's memory: its share (PSS), and what is resident of it (RSS), in MiB."""
+    with idle_machines(pyro) as machines:
+        store = Store(Paths.of_user().database)
+        totals = {"Pss": 0.0, "Rss": 0.0}
+        for machine in machines:
+            running = store.get(machine).running
+            if running is None:
+                sys.exit("a machine ended while it was measured")
+            for process in (running.vmm, running.launcher):
+                for name in totals:
+                    totals[name] += memory_kib(process.pid, name) / 1024
+        bench.facts["idle_machine_pss_mib"] = round(totals["Pss"] / IDLE_MACHINES, 1)
+        bench.facts["idle_machine_rss_mib"] = round(totals["Rss"] / IDLE_MACHINES, 1)
+
+
+def memory_kib(pid: int, name: str) -> int:
+    """A total of proc(5)'s smaps_rollup."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1])
+    return 0
+
+
+def describe_host(bench: Bench, pyro: Pyro) -> None:
+    """What the figures were measured on."""
+    report = pyro.doctor()
+    model = next(
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.processor(),
+    )
+    bench.facts |= {
+        "pyro": __version__,
+        "cpus": os.cpu_count(),
+        "processor": model,
+        "kernel": platform.release(),
+        "driver": report["driver"].get("name"),
+        "accelerator": report["driver"].get("accelerator"),
+        "load_before": os.getloadavg()[0],
+        "rounds": bench.rounds,
+    }
+
+
+def ratios(bench: Bench) -> dict[str, float]:
+    """Medians divided by medians; what is not measured here is left out."""
+    pairs = {
+        "pyro run / podman run": ("pyro run", "podman run (runc)"),
+        "SDK run / podman run": ("SDK run", "podman run (runc)"),
+        "SDK run, warm pool / podman run": ("SDK run, warm pool", "podman run (runc)"),
+        "pyro run / bwrap": ("pyro run", "bwrap"),
+        "cold boot / pyro run": ("pyro run, cold boot", "pyro run"),
+    } | {f"{count} at once / one": (f"pyro run, {count} at once", "pyro run") for count in CONCURRENT}
+    return {
+        name: round(bench.series[one].median / bench.series[other].median, 2)
+        for name, (one, other) in pairs.items()
+        if one in bench.series and other in bench.series
+    }
+
+
+def main() -> None:
+    """Measure, print, and write the figures down."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=12, help="runs of each subject (default 12)")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--quick", action="store_true", help="leave out the many at once and the files")
+    options = parser.parse_args()
+    bench, pyro = Bench(options.rounds), Pyro()
+    describe_host(bench, pyro)
+    pulled = pyro.pull_environment(ENVIRONMENT, template=True)
+    with tempfile.TemporaryDirectory(prefix="pyro-bench-") as place:
+        measure_commands(bench, pyro, rivals(Path(pulled["rootfs_image"]), Path(place), COMMAND))
+    measure_pool(bench)
+    measure_memory(bench, pyro)
+    if not options.quick:
+        measure_concurrent(bench, max(2, bench.rounds // 4))
+        measure_live(bench, pyro)
+    bench.facts["load_after"] = os.getloadavg()[0]
+    found = ratios(bench)
+    print(table(bench.series.values(), found, bench.facts))
+    if options.json:
+        figures = {name: one.as_dict() for name, one in bench.series.items()}
+        options.json.write_text(json.dumps({"host": bench.facts, "ms": figures, "ratios": found}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

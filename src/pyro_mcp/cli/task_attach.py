@@ -1,0 +1,36 @@
+"""``pyro task attach``: a job's output, from its beginning to its end."""
+
+import signal
+
+import click
+
+from pyro_mcp.cli import render
+from pyro_mcp.cli.options import json_option
+
+
+@click.command("attach", short_help="Follow a job's output to its end.")
+@click.argument("task")
+@click.argument("job")
+@json_option
+def command(task: str, job: str, *, as_json: bool) -> int:
+    """Follow the output of JOB in TASK, from its beginning to its end. Ctrl-C leaves the job as it is.
+
+    The exit code is the job's own; 125: pyro itself failed, or nobody knows how the job ended.
+    """
+    from pyro_mcp.sdk import Pyro
+
+    try:
+        result = Pyro().attach_task_job(
+            task,
+            job,
+            on_stdout=None if as_json else lambda data: render.guest_bytes(1, data),
+            on_stderr=None if as_json else lambda data: render.guest_bytes(2, data),
+        )
+    except KeyboardInterrupt:
+        render.progress_line(f"[task-attach] left; job {job} goes on")
+        return 128 + signal.SIGINT
+    if as_json:
+        render.result(result)
+    else:
+        render.command_summary("task-attach", result)
+    return result["exit_code"]

@@ -1,0 +1,54 @@
+"""What a command loads before it does anything: bounded by number, because times differ from host to host."""
+
+import subprocess
+import sys
+
+import pytest
+
+VERSION_MOST = 60
+RUN_MOST = 290
+# Needed by no run of an installed environment under QEMU: an HTTP client, an installer, the decompressors, other verbs.
+UNWANTED = (
+    "http.client",
+    "ssl",
+    "email",
+    "lz4",
+    "zstandard",
+    "urllib.request",
+    "pyro_mcp.drivers.firecracker.driver",
+    "pyro_mcp.environments.bootstrap",
+    "pyro_mcp.environments.oci.registry",
+    "pyro_mcp.environments.oci.transport",
+    "pyro_mcp.engine.doctor",
+    "pyro_mcp.engine.tasks.service",
+    "pyro_mcp.mcp_server",
+    "mcp",
+)
+
+
+def loaded(program: str) -> set[str]:
+    """The modules that *program* loads."""
+    code = f"{program}\nimport sys; sys.stderr.write(' '.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120, check=True)
+    return set(done.stderr.decode().split())
+
+
+def test_asking_for_the_version_loads_next_to_nothing() -> None:
+    program = "import sys; sys.argv = ['pyro', '--version']; from pyro_mcp.__main__ import main; main()"
+    modules = loaded(program)
+    assert "click" not in modules
+    assert len(modules) <= VERSION_MOST, sorted(modules)
+
+
+@pytest.fixture(scope="module")
+def run_modules() -> set[str]:
+    return loaded("import pyro_mcp.__main__, pyro_mcp.cli.main, pyro_mcp.cli.run, pyro_mcp.sdk")
+
+
+def test_a_run_loads_a_bounded_number_of_modules(run_modules: set[str]) -> None:
+    assert len(run_modules) <= RUN_MOST, sorted(run_modules)
+
+
+@pytest.mark.parametrize("name", UNWANTED)
+def test_a_run_does_not_load_what_it_does_not_need(run_modules: set[str], name: str) -> None:
+    assert name not in run_modules

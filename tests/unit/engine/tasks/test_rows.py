@@ -1,0 +1,170 @@
+"""Tasks and histories in the database."""
+
+import sqlite3
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pyro_mcp.engine.database import MIGRATIONS, SCHEMA, Database
+from pyro_mcp.engine.store import Store
+from pyro_mcp.engine.tasks.lifecycle import Tasks
+from pyro_mcp.engine.tasks.records import CommandRecord
+from pyro_mcp.errors import InvalidRequest, StorageFault, TaskExpired, UnknownJob, UnknownTask, WrongState
+
+from .conftest import DEAD, Make, command, machine, task
+
+THREADS = 16
+EACH = 8
+
+
+def damage(tasks: Tasks, table: str, text: str) -> None:
+    connection = sqlite3.connect(tasks.context.paths.database)
+    connection.execute(f"UPDATE {table} SET record = ?", (text,))  # noqa: S608 - the test's own word
+    connection.commit()
+    connection.close()
+
+
+def test_a_file_of_the_first_schema_gets_the_new_tables_and_keeps_its_records(tmp_path: Path) -> None:
+    path = tmp_path / "pyro.db"
+    old = machine(task())
+    with sqlite3.connect(path) as connection:
+        connection.execute(MIGRATIONS[0][0])
+        connection.execute("PRAGMA user_version = 1")
+    connection.close()
+    store = Store(path)
+    store.insert(old)
+    assert store.get(old.machine_id) == old
+    with Database(path).transaction() as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA,)
+        assert connection.execute("SELECT count(*) FROM commands").fetchone() == (0,)
+
+
+def test_many_processes_may_open_a_new_file_at_once(tmp_path: Path) -> None:
+    errors: list[Exception] = []
+
+    def open_it() -> None:
+        try:
+            Database(tmp_path / "pyro.db")
+        except Exception as error:  # noqa: BLE001 - any is a failure of the test
+            errors.append(error)
+
+    threads = [threading.Thread(target=open_it) for _ in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+
+
+def test_a_task_comes_back_as_it_went_in(tasks: Tasks) -> None:
+    record = task(name="demo", labels={"a": "b"}, idle_seconds=5)
+    tasks.rows.insert(record)
+    assert tasks.rows.find(record.task_id) == record
+    assert tasks.rows.find("demo") == record
+    assert tasks.rows.all() == ([record], [])
+
+
+def test_a_name_is_taken_by_one_living_task_and_free_again_when_that_has_expired(tasks: Tasks, make: Make) -> None:
+    first = make(name="demo")
+    with pytest.raises(InvalidRequest, match=first.task_id):
+        tasks.rows.insert(task(name="demo"))
+    tasks.expire(first.task_id, at=time.time())
+    second = make(name="demo")
+    assert tasks.rows.find("demo").task_id == second.task_id
+    assert tasks.rows.find(first.task_id).state == "expired"
+
+
+def test_sixteen_threads_get_numbers_without_a_hole(tasks: Tasks, make: Make) -> None:
+    record = make()
+    seen: list[CommandRecord] = []
+
+    def execute() -> None:
+        for _ in range(EACH):
+            entry = tasks.rows.begin(record.task_id, command())
+            seen.append(tasks.rows.finish(record.task_id, replace(entry, state="done", exit_code=0)))
+
+    threads = [threading.Thread(target=execute) for _ in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    entries = tasks.rows.entries(record.task_id)
+    assert [entry.sequence for entry in entries] == list(range(1, THREADS * EACH + 1))
+    assert {entry.state for entry in entries} == {"done"}
+    assert sorted(entry.job for entry in entries) == sorted(entry.job for entry in seen)
+    assert tasks.rows.count(record.task_id) == THREADS * EACH
+
+
+def test_the_history_can_be_read_in_parts(tasks: Tasks, make: Make) -> None:
+    record = make()
+    for _ in range(5):
+        tasks.rows.begin(record.task_id, command())
+    assert [entry.sequence for entry in tasks.rows.entries(record.task_id, after=3)] == [4, 5]
+    assert [entry.sequence for entry in tasks.rows.entries(record.task_id, last=2)] == [4, 5]
+
+
+def test_a_complete_entry_never_changes(tasks: Tasks, make: Make) -> None:
+    record = make()
+    entry = tasks.rows.begin(record.task_id, command())
+    done = tasks.rows.finish(record.task_id, replace(entry, state="done", exit_code=3))
+    assert tasks.rows.finish(record.task_id, entry.lost("too late")) == done
+    assert tasks.rows.entry(record.task_id, entry.job).exit_code == 3
+    assert tasks.rows.claim(record.task_id, entry.sequence) is None
+
+
+def test_only_an_entry_without_a_living_client_can_be_claimed_and_only_once(tasks: Tasks, make: Make) -> None:
+    record = make()
+    attended = tasks.rows.begin(record.task_id, command())
+    orphan = tasks.rows.begin(record.task_id, command(client=DEAD))
+    assert tasks.rows.claim(record.task_id, attended.sequence) is None
+    assert tasks.rows.claim(record.task_id, orphan.sequence) is not None
+    assert tasks.rows.claim(record.task_id, orphan.sequence) is None
+    tasks.rows.release(record.task_id, orphan.sequence)
+    assert tasks.rows.claim(record.task_id, orphan.sequence) is not None
+
+
+@pytest.mark.parametrize(
+    ("state", "error"), [("expired", TaskExpired), ("stopped", WrongState), ("creating", WrongState)]
+)
+def test_no_command_begins_in_a_task_that_cannot_run_one(
+    tasks: Tasks, make: Make, state: str, error: type[Exception]
+) -> None:
+    record = make(state=state, cause="expired at noon")
+    with pytest.raises(error):
+        tasks.rows.begin(record.task_id, command())
+    assert tasks.rows.entries(record.task_id) == []
+    assert tasks.rows.count(record.task_id) == 0
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"task_id": "../../etc"}', "null", '"x"'])
+def test_a_damaged_task_names_itself_harms_no_other_and_can_be_deleted(tasks: Tasks, make: Make, text: str) -> None:
+    bad = make(name="bad")
+    damage(tasks, "tasks", text)
+    good = make()
+    assert tasks.rows.all() == ([good], [bad.task_id])
+    with pytest.raises(StorageFault, match=bad.task_id):
+        tasks.current(bad.task_id)
+    tasks.delete(bad.task_id)
+    assert tasks.rows.all() == ([good], [])
+    assert not tasks.paths(bad.task_id).directory.exists()
+
+
+def test_a_damaged_entry_keeps_its_place_and_says_so(tasks: Tasks, make: Make) -> None:
+    record = make()
+    tasks.rows.begin(record.task_id, command())
+    damage(tasks, "commands", "{")
+    entry = tasks.rows.entries(record.task_id)[0]
+    assert (entry.sequence, entry.state, entry.reason) == (1, "lost", "its record is damaged")
+    assert tasks.rows.begin(record.task_id, command()).sequence == 2
+
+
+def test_what_is_not_there_is_named(tasks: Tasks, make: Make) -> None:
+    record = make()
+    with pytest.raises(UnknownJob, match="0123456789abcdef"):
+        tasks.rows.entry(record.task_id, "0123456789abcdef")
+    for wanted in ("ffffffffffff", "no such", "../../etc", ""):
+        with pytest.raises(UnknownTask):
+            tasks.rows.find(wanted)
