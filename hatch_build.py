@@ -16,6 +16,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 AGENT = "src/pyro_mcp/_bin/pyro-agent"
+BUNDLE_VARIABLE = "PYRO_EMBED_BUNDLE"
 # The agent is a static binary without libc, so the oldest manylinux tag in use is an honest one.
 TAG = "py3-none-manylinux_2_17_x86_64"
 
@@ -35,6 +36,9 @@ class AgentBuildHook(BuildHookInterface[Any]):
         build_data["tag"] = TAG
         if version != "editable":
             build_data["force_include"][str(output)] = AGENT.removeprefix("src/")
+            bundle = os.environ.get(BUNDLE_VARIABLE)
+            if bundle:  # `make dist`: a wheel that needs no network for Firecracker
+                build_data["force_include"][str(Path(bundle).resolve())] = "pyro_mcp/runtime_bundle"
 
 
 def compile_agent(source: Path, output: Path, *, version: str) -> None:

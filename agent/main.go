@@ -12,6 +12,7 @@ import (
 	"pyro.dev/agent/account"
 	"pyro.dev/agent/boot"
 	"pyro.dev/agent/confine"
+	"pyro.dev/agent/files"
 	"pyro.dev/agent/job"
 	"pyro.dev/agent/launch"
 	"pyro.dev/agent/listen"
@@ -26,6 +27,9 @@ var version = "dev"
 
 const (
 	vsockPort = 5005
+	workspace = "/workspace"
+	// stagingArea is where pushes wait: on the workspace's file system, out of its sight.
+	stagingArea = "/.pyro/staging"
 	// memoryGoal makes the collector work harder before we take what boot.limitJobs reserved.
 	memoryGoal = 24 << 20
 )
@@ -47,6 +51,8 @@ func command(args []string) int {
 		switch args[0] {
 		case "confine":
 			return confine.Main(args[1:])
+		case "files":
+			return serve.Local(args[1:])
 		case "launch":
 			return launch.Main(args[1:])
 		case "tsc":
@@ -56,7 +62,7 @@ func command(args []string) int {
 			return 0
 		}
 	}
-	fmt.Fprintln(os.Stderr, "usage: pyro-agent launch <plan-fd> | confine <plan> | tsc | version")
+	fmt.Fprintln(os.Stderr, "usage: pyro-agent launch <plan-fd> | confine <plan> | files <fd> <workspace> <area> | tsc | version")
 	return 2
 }
 
@@ -83,6 +89,7 @@ func guest() {
 		Version:  version,
 		BootMs:   machine.StageMs,
 		Jobs:     jobs,
+		Files:    &files.Store{Root: workspace, Area: stagingArea},
 		PowerOff: func() { jobs.KillAll(); power.Off(words.Restart) },
 	}
 	if err := open(server, words.Vsock); err != nil {

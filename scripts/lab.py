@@ -4,14 +4,16 @@ Arguments that are not known here go to pytest: ``scripts/lab.py -k vsock``. Wha
 """
 
 import argparse
+import contextlib
 import signal
 import sys
 from pathlib import Path
 from typing import NoReturn
 
 from pyro_mcp.config import load
-from pyro_mcp.errors import EXIT_FAILURE, PyroError
+from pyro_mcp.errors import EXIT_FAILURE, HostFault, PyroError
 from pyro_mcp.paths import APPLICATION, Paths
+from pyro_mcp.testing import hostile
 from pyro_mcp.testing.lab.kept import drop
 from pyro_mcp.testing.lab.session import USERS, Request, run
 
@@ -66,6 +68,8 @@ def main() -> int:
         keep=options.keep,
     )
     signal.signal(signal.SIGTERM, _end)
+    with contextlib.suppress(HostFault):  # without Go the tests with it are skipped, and counted
+        hostile.program(ROOT)  # there is no compiler in the lab
     cache = options.cache.absolute()
     paths = Paths(cache / "state", cache / APPLICATION, cache / APPLICATION / "environments")
     try:
