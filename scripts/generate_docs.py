@@ -19,6 +19,7 @@ READ_ELSEWHERE = {
     "PYRO_ENVIRONMENT_CACHE_DIR": "Where environments are kept. Default: `environments` in pyro's cache directory.",
     "PYRO_RUNTIME_BUNDLE_DIR": "Known for compatibility; nothing reads it in this version.",
     "PYRO_VM_ENABLE_NETWORK": "Only shown by `pyro doctor --json`, as `enabled_by_default`; it changes nothing.",
+    "PYRO_MCP_TOKEN": "The bearer token for clients of `pyro mcp serve --http`; unset: a new one at every start.",
     "PYRO_GO": "At build time: the `go` program that compiles the guest agent.",
 }
 SETTINGS_HEAD = """# Settings
@@ -58,6 +59,8 @@ def settings_page() -> str:
 def _default(row: Setting) -> str:
     if isinstance(row.default, bool):
         return f"`{row.default:d}`"
+    if isinstance(row.default, tuple):
+        return f"`{','.join(row.default)}`"
     return f"`{row.default}`" if str(row.default) else "empty"
 
 
