@@ -26,6 +26,13 @@ type request struct {
 	StderrOffset uint64    `json:"stderr_offset"`
 	Signal       int       `json:"signal"`
 	Scope        string    `json:"scope"`
+
+	Stage    string   `json:"stage"`
+	Path     []byte   `json:"path"`
+	Paths    [][]byte `json:"paths"`
+	Records  uint64   `json:"records"`
+	Bytes    uint64   `json:"bytes"`
+	Checksum uint32   `json:"checksum"`
 }
 
 type terminal struct {
@@ -86,6 +93,26 @@ type memoryUsage struct {
 type diskUsage struct {
 	TotalBytes uint64 `json:"total_bytes"`
 	FreeBytes  uint64 `json:"free_bytes"`
+}
+
+type stageAnswer struct {
+	FreeBytes uint64 `json:"free_bytes"`
+}
+
+// walkAnswer comes before the records; kind is `directory`, `file`, or `absent`.
+type walkAnswer struct {
+	Kind string `json:"kind"`
+}
+
+// walkedAnswer comes after them.
+type walkedAnswer struct {
+	Records int64 `json:"records"`
+	Bytes   int64 `json:"bytes"`
+	Changed int64 `json:"changed"`
+}
+
+type digestsAnswer struct {
+	Digests [][]byte `json:"digests"`
 }
 
 type empty struct{}

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"pyro.dev/agent/files"
 	"pyro.dev/agent/identity"
 	"pyro.dev/agent/job"
 	"pyro.dev/agent/machine"
@@ -24,6 +25,9 @@ const (
 
 // perform carries out a request. A client means that the answer is followed by a stream.
 func (s *Server) perform(r *request) (answer any, client *job.Client, err error) {
+	if s.Jobs == nil {
+		return nil, nil, &failure{"unknown_op", "only files are served here"}
+	}
 	switch r.Op {
 	case "exec":
 		return s.exec(r)
@@ -53,6 +57,10 @@ func asFailure(err error) *failure {
 	var f *failure
 	if errors.As(err, &f) {
 		return f
+	}
+	var known *files.Failure
+	if errors.As(err, &known) {
+		return &failure{known.Code, known.Message}
 	}
 	codes := map[error]string{
 		job.ErrNoSuchUser: "no_such_user", job.ErrBadCwd: "bad_cwd", job.ErrTooMany: "too_many_jobs",

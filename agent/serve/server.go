@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync/atomic"
 
+	"pyro.dev/agent/files"
 	"pyro.dev/agent/job"
 	"pyro.dev/agent/listen"
 	"pyro.dev/agent/wire"
@@ -14,7 +15,8 @@ import (
 type Server struct {
 	Version string
 	BootMs  map[string]int64
-	Jobs    *job.Table
+	Jobs    *job.Table // nil: only files are served
+	Files   *files.Store
 	// PowerOff ends the machine. It is called once the answer is on its way.
 	PowerOff func()
 
@@ -51,16 +53,4 @@ func (s *Server) welcome(channel listen.Channel, hello wire.Hello) error {
 	hello.Generation = wire.Generation
 	_, err := channel.Write(wire.AppendWelcome(nil, hello))
 	return err
-}
-
-// abandon takes the session's client from its job, whatever it is doing; afterwards nothing of the session writes.
-func (s *session) abandon() {
-	if s.op == nil {
-		return
-	}
-	s.op.client.Cancel()
-	s.channel.Interrupt()
-	<-s.op.finished
-	s.channel.Resume()
-	s.op = nil
 }

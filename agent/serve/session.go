@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"syscall"
 
+	"pyro.dev/agent/files"
 	"pyro.dev/agent/job"
 	"pyro.dev/agent/listen"
 	"pyro.dev/agent/wire"
@@ -25,13 +26,24 @@ type session struct {
 	id      uint32
 	out     []byte // the frame being written
 	op      *operation
+	stage   *files.Stage // of the push that is open on this session
 }
 
-// operation streams a job to the session's client.
+// operation streams a job, or files, to the session's client.
 type operation struct {
-	client   *job.Client
+	client   *job.Client // nil: files
+	walk     *files.Walk
 	ending   atomic.Bool // the last frame is about to be written: another request may come
 	finished chan struct{}
+}
+
+// stop makes the stream end soon.
+func (op *operation) stop() {
+	if op.client != nil {
+		op.client.Cancel()
+	} else {
+		op.walk.Stop()
+	}
 }
 
 // run reads frames until the session ends.
@@ -54,7 +66,10 @@ func (s *session) handle(frame wire.Frame) error {
 	if frame.Type >= wire.Response {
 		return wire.BadType // ours to send, not to get
 	}
-	if s.op == nil {
+	if frame.Type == wire.Push {
+		return s.push(frame.Payload)
+	}
+	if s.op == nil || s.op.client == nil {
 		return nil // meant for an operation that has just ended
 	}
 	client, p := s.op.client, frame.Payload
@@ -79,17 +94,16 @@ func (s *session) handle(frame wire.Frame) error {
 
 // request answers a REQUEST, or starts streaming.
 func (s *session) request(payload []byte) error {
-	if s.op != nil {
-		if !s.op.ending.Load() {
-			s.abandon()
-			return s.send(wire.Error, &failure{"busy", "an operation is still running on this session"})
-		}
-		<-s.op.finished
-		s.op = nil
+	if !s.settled() {
+		s.endStream()
+		return s.send(wire.Error, &failure{"busy", "an operation is still running on this session"})
 	}
 	var r request
 	if err := json.Unmarshal(payload, &r); err != nil {
 		return s.send(wire.Error, &failure{"bad_request", err.Error()})
+	}
+	if transfers(r.Op) || s.stage != nil {
+		return s.transfer(&r)
 	}
 	answer, client, err := s.server.perform(&r)
 	if err != nil {
@@ -106,6 +120,37 @@ func (s *session) request(payload []byte) error {
 		go s.stream(s.op)
 	}
 	return err
+}
+
+// settled says whether no stream runs (any more).
+func (s *session) settled() bool {
+	if s.op == nil {
+		return true
+	}
+	if !s.op.ending.Load() {
+		return false
+	}
+	<-s.op.finished
+	s.op = nil
+	return true
+}
+
+// endStream takes the session's client from what streams to it; afterwards nothing of the session writes.
+func (s *session) endStream() {
+	if s.op == nil {
+		return
+	}
+	s.op.stop()
+	s.channel.Interrupt()
+	<-s.op.finished
+	s.channel.Resume()
+	s.op = nil
+}
+
+// abandon ends all that needs the session's client: its stream, and its push that was not switched in.
+func (s *session) abandon() {
+	s.endStream()
+	s.abort()
 }
 
 // stream writes the job's output until its end, or until the client is lost.

@@ -14,6 +14,7 @@ from pathlib import Path
 from pyro_mcp.engine.outcome import CommandIO, Outcome, Tee
 from pyro_mcp.errors import HostFault, Interrupted, InvalidRequest
 from pyro_mcp.guest.control import Cancel, SendSignal
+from pyro_mcp.guest.execution import OutputSinks
 from pyro_mcp.host import proc
 from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.model import CommandSpec
@@ -23,8 +24,11 @@ TIMED_OUT = 124
 DRAIN_SECONDS = 0.2
 
 
-def execute(command: CommandSpec, directory: Path, io: CommandIO) -> Outcome:
-    """Run *command* with ``bash -lc`` in *directory*, with nothing of the caller's environment but PATH and HOME."""
+def execute(command: CommandSpec, directory: Path, io: CommandIO, sinks: OutputSinks | None = None) -> Outcome:
+    """Run *command* with ``bash -lc`` in *directory*, with nothing of the caller's environment but PATH and HOME.
+
+    Its output goes to *sinks*, or else to those of *io*.
+    """
     if command.user or command.terminal is not None:
         raise InvalidRequest("a user and a terminal need a guest; host-compat has none")
     env = {"PATH": proc.PATH, "HOME": os.environ.get("HOME", str(directory)), **command.env}
@@ -36,7 +40,7 @@ def execute(command: CommandSpec, directory: Path, io: CommandIO) -> Outcome:
         [proc.find("bash"), "-lc", command.command], env=env, cwd=cwd, with_stdin=io.stdin is not None
     ) as process:
         io.started()
-        timed_out = _Loop(process, io).run(Deadline.after(command.timeout_seconds))
+        timed_out = _Loop(process, io, sinks or Tee(io)).run(Deadline.after(command.timeout_seconds))
         status = -signal.SIGKILL if timed_out else process.wait()
     duration = round((time.monotonic() - began) * 1000)
     if timed_out:
@@ -48,8 +52,7 @@ def execute(command: CommandSpec, directory: Path, io: CommandIO) -> Outcome:
 class _Loop:
     """Moves bytes and orders until the command has ended. The caller ends the process group."""
 
-    def __init__(self, process: proc.Process, io: CommandIO) -> None:
-        sinks = Tee(io)
+    def __init__(self, process: proc.Process, io: CommandIO, sinks: OutputSinks) -> None:
         self._process = process
         self._control = io.control
         self._source = io.source()

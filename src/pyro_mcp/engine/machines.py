@@ -14,7 +14,8 @@ from pyro_mcp.engine.failures import keep_evidence
 from pyro_mcp.engine.records import NO_ISOLATION, MachineRecord
 from pyro_mcp.engine.store import Store
 from pyro_mcp.engine.templates import Kind, Templates
-from pyro_mcp.environments.facade import Environments, Installed
+from pyro_mcp.environments.facade import Environments
+from pyro_mcp.environments.installed import Installed
 from pyro_mcp.errors import (
     DriverUnavailable,
     HostFault,
@@ -65,8 +66,9 @@ class Machines:
     ) -> MachineRecord:
         """Put a new machine on record; nothing runs yet.
 
-        *with_caller*: it dies with this process. *machine_id*: its id, if somebody else names it. Raises UnknownEnvironment, DriverUnavailable, CapacityReached,
-        NoSpace, and what the installation of the environment raises.
+        *with_caller*: it dies with this process. *machine_id*: its id, if somebody else names it. Raises
+        UnknownEnvironment, DriverUnavailable, CapacityReached, NoSpace, and what the installation of the environment
+        raises.
         """
         if spec.network:
             raise InvalidRequest(

@@ -86,6 +86,13 @@ class Answer:
             self._wrong(name)
         return tuple(printable(item, length) for item in value)
 
+    def optional_texts(self, name: str, most: int, length: int) -> tuple[str | None, ...]:
+        """A list of at most *most* strings of at most *length* characters, or nulls."""
+        value = self._list(name, most)
+        if any(item is not None and (type(item) is not str or len(item) > length) for item in value):
+            self._wrong(name)
+        return tuple(value)
+
     def integers(self, most: int, length: int) -> dict[str, int]:
         """All of a small object: at most *most* whole numbers under names of at most *length* characters."""
         if len(self._values) > most or any(len(name) > length for name in self._values):
@@ -131,9 +138,7 @@ def refusal(payload: memoryview) -> AgentRefused:
     answer = read_object(payload, "ERROR")
     code = answer.text("code", 64)
     message = printable(answer.text("message", len(payload)), MESSAGE_MOST)
-    return AgentRefused(
-        f"the guest refused: {message or code}", guest_code=code if code in ERROR_CODES else "internal"
-    )
+    return AgentRefused(f"the guest refused: {message or code}", guest_code=code if code in ERROR_CODES else "internal")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

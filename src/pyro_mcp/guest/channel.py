@@ -34,6 +34,8 @@ class Session:
 
     def __init__(self, link: Link, number: int, reader: FrameReader) -> None:
         self.number = number
+        # Whether somebody waits for the line; asked by loops that could go on later, on another one.
+        self.wanted: Callable[[], bool] = lambda: False
         self._link = link
         self._reader = reader
 
@@ -110,13 +112,15 @@ def open_session(
     watch: Watch | None = None,
     quiet: float = QUIET,
     stale_most: int = STALE_MOST,
+    redial: bool = False,
 ) -> Session:
     """Open a session with the agent.
 
     *connect* gives a connected stream socket, or raises OSError when there is none yet: then, and when the
     connection is closed before the agent's WELCOME, it is called again until *deadline*. Bytes for an earlier
     client are dropped, at most *stale_most*. After *quiet* seconds without a WELCOME the agent is
-    resynchronised, then again after twice that time, and so on.
+    resynchronised, then again after twice that time, and so on; with *redial*, where a connection costs nothing and
+    may have been lost without a word, it is given up then and made anew.
 
     Raises LinkTimeout at the deadline, the watch's error at once when the machine ends, GuestProtocol when
     the agent speaks another generation or sends too many stale bytes.
@@ -128,12 +132,14 @@ def open_session(
         except OSError as error:
             reason = error.strerror or str(error) or type(error).__name__
         else:
-            greeter = _Greeter(link, quiet, stale_most)
+            greeter = _Greeter(link, quiet, stale_most, redial=redial)
             try:
                 return greeter.open(deadline)
-            except LinkLost:
-                reason = "the connection was closed"
+            except LinkLost as lost:
+                reason = lost.cause
                 stale_most -= greeter.stale
+                if greeter.silent:
+                    quiet = min(quiet * 2, LONGEST_QUIET)
             finally:
                 if not greeter.opened:
                     link.close()
@@ -158,16 +164,18 @@ def _pauses(deadline: Deadline, watch: Watch | None) -> Iterator[int]:
 class _Greeter:
     """HELLO and WELCOME on one connection."""
 
-    def __init__(self, link: Link, quiet: float, stale_most: int) -> None:
+    def __init__(self, link: Link, quiet: float, stale_most: int, *, redial: bool) -> None:
         number = secrets.randbelow(wire.SESSION_MOST) + 1
         self._greeting = Greeting(wire.GENERATION, number, secrets.token_bytes(wire.NONCE_SIZE))
         self._hello = wire.pack_hello(self._greeting)
         self._link = link
         self._quiet = quiet
         self._stale_most = stale_most
+        self._redial = redial
         self._hellos = 0
         self._seen = b""
         self.stale = 0
+        self.silent = False
         self.opened = False
 
     def open(self, deadline: Deadline) -> Session:
@@ -177,6 +185,9 @@ class _Greeter:
         again = Deadline.after(self._quiet)
         while True:
             deadline.check("the greeting of the agent in the guest", LinkTimeout)
+            if again.passed and self._redial:
+                self.silent = True
+                raise LinkLost("the agent did not greet")
             if again.passed and not self._link.pending:
                 self._say(wire.RESYNC, self._hello)
                 self._quiet = min(self._quiet * 2, LONGEST_QUIET)

@@ -77,9 +77,7 @@ def attach(
     return stream.run(encode_request("attach", fields), running=True)
 
 
-def launch(
-    session: Session, command: CommandSpec, job: str, *, deadline: Deadline, grace: float = GRACE
-) -> Started:
+def launch(session: Session, command: CommandSpec, job: str, *, deadline: Deadline, grace: float = GRACE) -> Started:
     """Start *command* as *job* and leave it alone.
 
     Its input is empty; the last of its output is kept for :func:`attach`.
@@ -91,7 +89,7 @@ def launch(
 def _exec_fields(command: CommandSpec, job: str, *, stdin: bool, detach: bool, grace: float) -> dict[str, Any]:
     terminal = command.terminal
     try:
-        argv = [b64(word) for word in (*SHELL, command.command)]
+        argv = [b64(word) for word in command.argv or (*SHELL, command.command)]
         env = [b64(f"{name}={value}") for name, value in command.env.items()]
         cwd = b64(command.cwd)
     except UnicodeEncodeError as error:

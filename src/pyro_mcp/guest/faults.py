@@ -8,17 +8,24 @@ from pyro_mcp.host.deadline import Deadline
 
 NEVER = Deadline.never()
 
-ERROR_CODES = frozenset({
-    "bad_request",
-    "unknown_op",
-    "not_configured",
-    "no_such_job",
-    "no_such_user",
-    "bad_cwd",
-    "too_many_jobs",
-    "busy",
-    "internal",
-})
+ERROR_CODES = frozenset(
+    {
+        "bad_request",
+        "unknown_op",
+        "not_configured",
+        "no_such_job",
+        "no_such_user",
+        "bad_cwd",
+        "too_many_jobs",
+        "busy",
+        "no_space",
+        "no_such_path",
+        "bad_path",
+        "conflict",
+        "no_such_stage",
+        "internal",
+    }
+)
 
 _REMEDIES = {
     "no_such_user": "Name a user or a uid that exists in this environment.",
@@ -75,3 +82,7 @@ class LinkLost(LinkTimeout):
     ) -> None:
         super().__init__(cause, remedy=remedy, details=details)
         self.progress = progress
+
+
+class LineWanted(LinkLost):
+    """The line was given up for somebody who waits for one. The job goes on: attach again with *progress*."""

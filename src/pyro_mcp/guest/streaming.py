@@ -8,7 +8,7 @@ from pyro_mcp.errors import GuestProtocol, Interrupted
 from pyro_mcp.guest.answers import INTEGER_MOST, read_object, refusal
 from pyro_mcp.guest.channel import Session
 from pyro_mcp.guest.control import Cancel, Control, Resize
-from pyro_mcp.guest.faults import LinkLost, Progress
+from pyro_mcp.guest.faults import LineWanted, LinkLost, Progress
 from pyro_mcp.guest.link import READABLE
 from pyro_mcp.guest.outcome import Exit, read_exit, read_started
 from pyro_mcp.guest.patience import Cancelling, Patience
@@ -17,6 +17,7 @@ from pyro_mcp.guest.wire import FrameType
 from pyro_mcp.host.deadline import Deadline
 
 OFFSET_SIZE = 8
+YIELD_AFTER = 1.0  # seconds of silence after which a line may go to somebody who waits for one
 
 
 class OutputSinks(Protocol):
@@ -95,6 +96,7 @@ class JobStream:
         self._started = False
         self._held: list[tuple[FrameType, bytes]] = []
         self._exit: Exit | None = None
+        self._yield_at = Deadline.after(YIELD_AFTER)
 
     @property
     def progress(self) -> Progress:
@@ -126,6 +128,7 @@ class JobStream:
         """Wait for one event and handle it."""
         self._patience.check()
         self._send_signal(self._cancelling.due())
+        self._give_way()
         if self._wants_input() and self._stdin is not None and self._stdin.descriptor is None:
             self._send_input()
         ready = self._session.wait(self._moment(), self._others())
@@ -137,7 +140,15 @@ class JobStream:
             self._exchange()
 
     def _moment(self) -> Deadline:
-        return Deadline(min(self._patience.end.at, self._cancelling.next.at))
+        return Deadline(min(self._patience.end.at, self._cancelling.next.at, self._yield_at.at))
+
+    def _give_way(self) -> None:
+        """Leave the line to somebody who waits for one: a job without input that is silent needs it for nothing."""
+        if not self._yield_at.passed:
+            return
+        self._yield_at = Deadline.after(YIELD_AFTER)
+        if self._started and self._stdin is None and not self._cancelling.asked and self._session.wanted():
+            raise LineWanted("the line was given to somebody who waited for one")
 
     def _others(self) -> list[tuple[int, int]]:
         others = []
@@ -224,6 +235,7 @@ class JobStream:
 
     def _output(self, output: _Output, payload: memoryview) -> None:
         begin = time.monotonic()
+        self._yield_at = Deadline.after(YIELD_AFTER)
         missing = output.skip(payload)
         if missing:
             self._sinks.on_lost(*((missing, 0) if output is self._stdout else (0, missing)))

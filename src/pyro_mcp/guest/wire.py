@@ -37,12 +37,14 @@ class FrameType(IntEnum):
     STDIN_EOF = 3
     SIGNAL = 4
     RESIZE = 5
+    PUSH = 6
     RESPONSE = 16
     STDOUT = 17
     STDERR = 18
     EXIT = 19
     ERROR = 20
     CREDIT = 21
+    ENTRIES = 22
 
 
 FROM_HOST: Final = frozenset(kind for kind in FrameType if kind < FrameType.RESPONSE)

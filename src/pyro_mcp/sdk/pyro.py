@@ -276,11 +276,12 @@ class Pyro(EnvironmentMethods, TaskMethods):
         """Run one command in a machine of its own, which dies with this call, or with this process.
 
         *command* goes to ``/bin/sh -lc``; ``None``: what the image says it runs. In an image of a registry the shell is
-        no login shell, and where there is none the words of *command* are the program and its arguments. *stdin* is a descriptor or bytes. *on_stdout* and *on_stderr* get the
-        output as it is produced; the result keeps at most 1 MiB of each stream. *on_started* is called once the
-        command is in the guest's
-        hands; *control* signals or cancels the command from other threads. *require_isolation* ``hardware``:
-        DriverUnavailable where only software emulation is to be had.
+        no login shell, and where there is none the words of *command* are the program and its arguments.
+
+        *stdin* is a descriptor or bytes. *on_stdout* and *on_stderr* get the output as it is produced; the result keeps
+        at most 1 MiB of each stream. *on_started* is called once the command is in the guest's hands; *control* signals
+        or cancels the command from other threads. *require_isolation* ``hardware``: DriverUnavailable where only
+        software emulation is to be had.
         """
         machine = MachineSpec(
             environment=environment,

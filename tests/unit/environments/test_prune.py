@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.unit.environments.conftest import Make, names_in
 
-from pyro_mcp.environments.facade import Installed
+from pyro_mcp.environments.installed import Installed
 from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.progress import Silent
 from pyro_mcp.paths import Paths

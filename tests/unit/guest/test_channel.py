@@ -312,3 +312,15 @@ def test_sending_to_a_closed_link_is_reported_by_the_next_receive() -> None:
             session.send_frame(FrameType.STDIN, bytes(wire.PAYLOAD_MOST), soon())
         with pytest.raises(LinkLost):
             session.receive_frame(soon())
+
+
+def test_a_silent_connection_is_made_anew_where_that_costs_nothing() -> None:
+    def silent(peer: GuestPeer) -> None:
+        peer.hello()
+        peer.receive_bytes()  # until the host gives it up
+
+    with (
+        FakeGuest(silent, silent, GuestPeer.greet) as guest,
+        open_session(guest.connect, soon(), quiet=0.02, redial=True) as session,
+    ):
+        assert session.number > 0

@@ -219,5 +219,3 @@ def test_unknown_fields_are_ignored() -> None:
 def test_answer_of_another_kind_is_a_protocol_error(kind: FrameType) -> None:
     with FakeGuest(answering(b"{}", kind)) as guest, pytest.raises(GuestProtocol, match=kind.name):
         Agent(guest).info(soon())
-
-

@@ -73,9 +73,7 @@ def control() -> Iterator[Control]:
 
 def test_command_is_sent_as_the_protocol_has_it() -> None:
     agent = FakeAgent()
-    command = CommandSpec(
-        "echo \udcff", 1.0005, {"NAME": "välue"}, "/tmp", "user:group", Terminal(24, 80, "xterm")
-    )
+    command = CommandSpec("echo \udcff", 1.0005, {"NAME": "välue"}, "/tmp", "user:group", Terminal(24, 80, "xterm"))
     run(agent, command=command, grace=2)
     request = agent.requests[0]
     assert [base64.b64decode(word) for word in request.pop("argv")] == [b"/bin/sh", b"-lc", b"echo \xff"]
@@ -385,9 +383,7 @@ def test_second_cancel_kills_at_once(control: Control) -> None:
     assert got == [signal.SIGTERM, signal.SIGKILL]
 
 
-def test_cancel_gives_up_on_a_guest_that_does_not_confirm(
-    control: Control, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cancel_gives_up_on_a_guest_that_does_not_confirm(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pyro_mcp.guest.patience.KILL_PATIENCE", 0.05)
     with pytest.raises(Interrupted, match="did not confirm"):
         run(FakeAgent(hangs), control=control, sinks=CancelOnOutput(control, 2))

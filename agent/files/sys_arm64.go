@@ -1,0 +1,7 @@
+package files
+
+// Numbers that package syscall lacks.
+const (
+	sysRenameat2  = 276
+	sysNewfstatat = 79
+)

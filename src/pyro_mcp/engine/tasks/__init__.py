@@ -1,0 +1,1 @@
+"""Tasks: persistent machines with a workspace, a history of commands, and a keeper that ends them in time."""

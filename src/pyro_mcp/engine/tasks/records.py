@@ -1,0 +1,170 @@
+"""The records of tasks and of their commands: written before what they name exists, removed after it is gone."""
+
+import time
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import UTC, datetime
+from typing import Any, Literal, get_args
+
+from pyro_mcp.engine.records import NO_ISOLATION
+from pyro_mcp.engine.tasks.results import WorkspaceSeed
+from pyro_mcp.errors import TaskExpired, WrongState
+from pyro_mcp.guest.outcome import JOB
+from pyro_mcp.host.processes import ProcessId
+from pyro_mcp.model import WORKSPACE, CommandState, ExecutionMode, Isolation, check_machine_id
+
+State = Literal["creating", "started", "stopped", "expired", "deleting"]
+STATES: tuple[str, ...] = get_args(State)
+COMMAND_STATES: tuple[str, ...] = get_args(CommandState)
+EndReason = Literal["ttl", "idle", "vmm", "machine_deleted"]
+EMPTY_SEED: WorkspaceSeed = {
+    "mode": "empty",
+    "source_path": None,
+    "destination": WORKSPACE,
+    "entry_count": 0,
+    "bytes_written": 0,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """One row. Times are Unix seconds, sizes MiB. Its machine has the same id and a record of its own.
+
+    *actor*: the process that is making or deleting the task; when it is dead, so is the change.
+    *ended_at*, *ended_reason* and *cause* tell why the task is ``stopped`` or ``expired``.
+    """
+
+    task_id: str
+    state: State
+    environment: str
+    environment_version: str | None
+    vcpu_count: int
+    mem_mib: int
+    disk_mib: int
+    ttl_seconds: int
+    created_at: float
+    expires_at: float
+    allow_host_compat: bool
+    actor: ProcessId
+    name: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    idle_seconds: int | None = None
+    network: bool = False
+    execution_mode: ExecutionMode = "pending"
+    isolation: Isolation = field(default_factory=lambda: NO_ISOLATION)
+    seed: WorkspaceSeed = field(default_factory=lambda: EMPTY_SEED)
+    ended_at: float | None = None
+    ended_reason: EndReason | None = None
+    cause: str | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether its time to live is over."""
+        return time.time() >= self.expires_at
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether the process that was making or deleting it is dead."""
+        return self.state in ("creating", "deleting") and not self.actor.alive
+
+    def moved(self, state: State, **changes: Any) -> "TaskRecord":  # noqa: ANN401 - any field
+        """The record in another state, changed by this process."""
+        return replace(self, state=state, actor=ProcessId.current(), **changes)
+
+    def ended(self, state: State, reason: EndReason, cause: str, at: float) -> "TaskRecord":
+        """The record of a task that can run nothing any more."""
+        return self.moved(state, ended_at=at, ended_reason=reason, cause=cause)
+
+    def require_started(self) -> None:
+        """Raise TaskExpired or WrongState unless commands can run in it."""
+        if self.state == "expired":
+            raise TaskExpired(f"task {self.task_id} {self.cause}")
+        if self.state == "stopped":
+            raise WrongState(
+                f"task {self.task_id} is stopped: {self.cause}",
+                remedy=f"Its history can be read (`pyro task logs {self.task_id}`). Delete it and create a new one.",
+            )
+        if self.state != "started":
+            raise WrongState(f"task {self.task_id} is {self.state}")
+
+    def as_json(self) -> dict[str, Any]:
+        """The form that is stored."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "TaskRecord":
+        """Read a stored record; raises ValueError, KeyError or TypeError for one that is damaged."""
+        found = _known(cls, value)
+        check_machine_id(found["task_id"])
+        if found["state"] not in STATES:
+            raise ValueError(f"unknown state {found['state']!r}")
+        for name in ("created_at", "expires_at"):
+            found[name] = float(found[name])
+        found["actor"] = process(found["actor"])
+        return cls(**found)
+
+
+@dataclass(frozen=True, slots=True)
+class CommandRecord:
+    """One entry of a task's history.
+
+    *client*: the process that carries its streams and completes the entry; ``None`` or dead: whoever looks next does.
+    *reason*: why a ``lost`` one is lost. Byte counts are of the whole streams.
+    """
+
+    job: str
+    command: str
+    cwd: str
+    execution_mode: ExecutionMode
+    started_at: float
+    client: ProcessId | None
+    detached: bool = False
+    sequence: int = 0
+    state: CommandState = "running"
+    recorded_at: float | None = None
+    exit_code: int | None = None
+    duration_ms: int | None = None
+    timed_out: bool = False
+    causes: tuple[str, ...] = ()
+    reason: str = ""
+    stdout_bytes: int = 0
+    stderr_bytes: int = 0
+    stdout_truncated: bool = False
+    stderr_truncated: bool = False
+
+    @property
+    def unattended(self) -> bool:
+        """Whether it still has to be completed, and no living process will do it."""
+        return self.state == "running" and (self.client is None or not self.client.alive)
+
+    def lost(self, reason: str) -> "CommandRecord":
+        """The entry of a command of which nobody will ever know the end."""
+        return replace(self, state="lost", reason=reason, recorded_at=time.time(), client=None)
+
+    def as_json(self) -> dict[str, Any]:
+        """The form that is stored."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "CommandRecord":
+        """Read a stored entry; raises ValueError, KeyError or TypeError for one that is damaged."""
+        found = _known(cls, value)
+        if found["state"] not in COMMAND_STATES or not JOB.fullmatch(found["job"]):
+            raise ValueError("not a command's record")
+        found["client"] = process(found["client"]) if found["client"] else None
+        found["causes"] = tuple(found["causes"])
+        return cls(**found)
+
+
+def process(value: dict[str, Any]) -> ProcessId:
+    """A process as records store it."""
+    return ProcessId(int(value["pid"]), int(value["start_ticks"]))
+
+
+def moment(at: float) -> str:
+    """A point in time for people: ``2026-11-23T18:00:00Z``."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _known(cls: type[TaskRecord] | type[CommandRecord], value: dict[str, Any]) -> dict[str, Any]:
+    names = {one.name for one in fields(cls)}
+    return {name: content for name, content in dict(value).items() if name in names}
