@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pyro_mcp.environments.catalog import CATALOG_VERSION, CatalogEntry
-from pyro_mcp.environments.record import InstallRecord, image_name, read_record
+from pyro_mcp.environments.record import RECORD_NAME, InstallRecord, image_name, read_record
 from pyro_mcp.environments.source import Made
 from pyro_mcp.errors import PyroError, StorageFault
 from pyro_mcp.host.deadline import Deadline
@@ -64,6 +64,20 @@ class Cache:
         record = self.load(entry)
         return record if record is not None and self._stamp(record) == (record.size, record.mtime_ns) else None
 
+    def records(self) -> list[InstallRecord]:
+        """The records of all that is installed, whatever their images are like."""
+        with storage(f"reading {self._paths.installed}"):
+            if not self._paths.installed.exists():
+                return []
+            directories = sorted(path for path in self._paths.installed.iterdir() if not path.name.startswith("."))
+        found = [read_record(path) for path in directories if path.is_dir() and not path.is_symlink()]
+        return [record for record in found if record is not None]
+
+    def touch(self, entry: CatalogEntry) -> None:
+        """Note that *entry* is used: the time of its record is that of the last use."""
+        with contextlib.suppress(OSError):  # only the order of removal depends on it
+            os.utime(self.directory(entry) / RECORD_NAME)
+
     def recheck(self, entry: CatalogEntry) -> InstallRecord | None:
         """The record of *entry* if its image has its digest (it is hashed). The caller holds the lock.
 
@@ -77,6 +91,11 @@ class Cache:
             record = replace(record, mtime_ns=stamp[1])
             record.write(self.directory(entry))
         return record
+
+    def is_whole(self, record: InstallRecord) -> bool:
+        """Whether the image is there with its size, if perhaps with another time (of a copied cache)."""
+        stamp = self._stamp(record)
+        return stamp is not None and stamp[0] == record.size
 
     def matches(self, record: InstallRecord) -> bool:
         """Whether the image is there with the recorded digest."""
@@ -140,7 +159,12 @@ class Cache:
             raise StorageFault(f"the image of {entry.name} is empty")
         with locked(self.images_lock, deadline), storage(f"installing {entry.name}"):
             image = self._paths.images / image_name(digest)
-            # One of the same content may be there, or a damaged one. Machines keep what they opened.
+            # One of the same content may be there, or a damaged one. Machines keep what they opened. The time stays
+            # what the records of other environments with this image say.
+            with contextlib.suppress(FileNotFoundError):
+                old = image.stat()
+                os.utime(made.image, ns=(old.st_atime_ns, old.st_mtime_ns))
+                status = made.image.stat()
             made.image.replace(image)
             _flush(self._paths.images)
             record = InstallRecord(
@@ -154,6 +178,8 @@ class Cache:
                 mtime_ns=status.st_mtime_ns,
                 installed_at=int(time.time()),
                 packages=made.packages,
+                manifest_digest=made.manifest_digest,
+                config={} if made.config is None else made.config.as_dict(),
             )
             self._install_record(entry, record, work)
         return record

@@ -1,9 +1,11 @@
 """The curated environments, as data."""
 
 import difflib
+import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from pyro_mcp import __version__
 from pyro_mcp.errors import InvalidRequest, UnknownEnvironment
@@ -19,7 +21,7 @@ NAME_LENGTH_MOST = 255
 
 @dataclass(frozen=True, slots=True)
 class OciName:
-    """The image of an OCI registry that corresponds to an environment. Recorded; pyro does not pull images yet."""
+    """The image of an OCI registry that an environment is made of. *reference* is a tag or a digest."""
 
     registry: str
     repository: str
@@ -31,6 +33,8 @@ class CatalogEntry:
     """One environment. *packages* are promised to be there, *include* is added to Debian's minimal set.
 
     *root_mib* and *image_mib* are generous estimates of the disk space the unpacked root and the image need.
+    *oci_lacks*: what is promised and not in the OCI image, so that nobody pulls it to find out. *origin* tells the
+    catalog's own entries from those made up for an image of a registry or an imported one.
     """
 
     name: str
@@ -44,11 +48,16 @@ class CatalogEntry:
     distribution: str = "debian"
     distribution_version: str = "12"
     suite: str = "bookworm"
+    oci_lacks: tuple[str, ...] = ()
+    origin: Literal["catalog", "image", "import"] = "catalog"
 
     @property
     def slug(self) -> str:
-        """The name as part of a file name."""
-        return re.sub(r"[:/]", "_", self.name)
+        """The name as part of a file name. The names of images are anybody's choice, so a digest keeps them apart."""
+        if self.origin == "catalog":
+            return re.sub(r"[:/]", "_", self.name)
+        readable = re.sub(r"[^A-Za-z0-9._-]", "_", self.name)[:80]
+        return f"{readable}-{hashlib.sha256(self.name.encode()).hexdigest()[:12]}"
 
     @property
     def directory_name(self) -> str:
@@ -83,6 +92,7 @@ CATALOG: tuple[CatalogEntry, ...] = (
         root_mib=1200,
         image_mib=350,
         oci=OciName("docker.io", "library/buildpack-deps", "bookworm"),
+        oci_lacks=("cmake",),
     ),
 )
 

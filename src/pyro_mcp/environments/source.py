@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pyro_mcp.environments.catalog import CatalogEntry
+from pyro_mcp.environments.oci.config import ImageConfig
 from pyro_mcp.errors import EnvironmentFault, NoSpace, OperationFailed, ProgramFailed, ProgramMissing
 from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.files import free_bytes
@@ -18,11 +19,16 @@ PASSED_OVER = (EnvironmentFault, ProgramMissing, ProgramFailed)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Made:
-    """A root filesystem just made: the squashfs *image*, where it came from, and its packages with their versions."""
+    """A root filesystem just made: the squashfs *image*, where it came from, and its packages with their versions.
+
+    One that was an image of a registry has the *manifest_digest* of that, and may have the *config* of its commands.
+    """
 
     image: Path
     source: str
     packages: dict[str, str]
+    manifest_digest: str = ""
+    config: ImageConfig | None = None
 
 
 class Source(Protocol):

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from pyro_mcp.environments.bootstrap import PACK
-from pyro_mcp.environments.facade import Installed
+from pyro_mcp.environments.installed import Installed
 from pyro_mcp.host import proc
 from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.files import private_directory, storage

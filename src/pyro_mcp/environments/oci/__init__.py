@@ -1,0 +1,1 @@
+"""Images of OCI and Docker registries: pulled, verified, flattened to one squashfs, published."""
