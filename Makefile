@@ -4,7 +4,7 @@ SHELL := /bin/bash
 UV ?= $(shell command -v uv || echo $(HOME)/.local/bin/uv)
 RUN := $(UV) run --quiet
 
-.PHONY: help setup demo check lint unit test lab lab-full bench dist-check clean
+.PHONY: dist runtime-materialize runtime-bundle help setup demo check lint unit test lab lab-full chaos bench dist-check clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,7 +23,7 @@ lint: ## Style, types, layers, sizes, generated documents, Go, shell.
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
 	$(RUN) mypy
-	$(RUN) lint-imports
+	$(RUN) lint-imports --no-cache
 	$(RUN) python scripts/check_sizes.py
 	$(RUN) python scripts/generate_docs.py --check
 	$(RUN) --group agent scripts/check_agent.sh
@@ -35,14 +35,26 @@ unit: ## The fast tests: no guest, no root.
 test: ## All tests, real guests included.
 	$(RUN) pytest
 
+runtime-materialize: ## Make the runtime bundle (Firecracker, manifest, notice) in build/runtime_bundle.
+	$(RUN) python -m pyro_mcp.runtime.materialize runtime_sources build/runtime_bundle
+
+runtime-bundle: runtime-materialize ## The same, by its older name.
+
 lab: ## Real KVM and Firecracker in an emulated machine: tests/lab, as root and as a user. ARGS go to pytest.
 	$(RUN) python scripts/lab.py $(ARGS)
 
 lab-full: ## The same with the tests that take minutes.
 	$(RUN) python scripts/lab.py --full $(ARGS)
 
+chaos: ## Kill clients, keeper and VMs at random, for a long time.
+	PYRO_TEST_CHAOS_ROUNDS=100 $(RUN) pytest tests/guest/test_task_ends.py --timeout 3600
+
 bench: ## Measure; prints medians and ratios.
 	$(RUN) python benchmarks/bench.py
+
+dist: runtime-materialize ## Build the wheel with the runtime bundle inside, and the source distribution, in dist/.
+	PYRO_EMBED_BUNDLE=build/runtime_bundle $(UV) build --quiet --wheel
+	$(UV) build --quiet --sdist
 
 dist-check: ## Build the distributions and try the wheel in a clean environment.
 	scripts/dist_check.sh

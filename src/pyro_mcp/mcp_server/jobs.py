@@ -1,0 +1,207 @@
+"""Calls as jobs: each runs in a worker thread, outlives its request when that must be answered, and is run once.
+
+A request waits for its job for a while; then it is answered with the job's id, and ``job_wait``, ``job_read`` and
+``job_cancel`` take over. A repeated request with the same idempotency key meets the job of the first.
+"""
+
+import functools
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+
+from pyro_mcp.errors import CapacityReached, Interrupted, InvalidRequest, PyroError
+from pyro_mcp.guest.control import Control
+from pyro_mcp.guest.outcome import new_job
+from pyro_mcp.mcp_server.listener import CallProgress, size
+from pyro_mcp.mcp_server.spool import Spool
+
+RUNNING_MOST = 64
+KEPT_MOST = 48  # ended jobs whose output and result can still be asked for
+KEPT_BYTES = 256 << 20
+BYTES_PER_SPOOL = 64 << 10
+
+JobState = Literal["running", "completed", "failed", "cancelled"]
+Outcome = Mapping[str, Any]
+
+
+class Job:
+    """One call. The worker thread writes *stdout*, *stderr* and *progress*; the event loop owns the rest."""
+
+    def __init__(self, tool: str, *, job_id: str, task_id: str | None, directory: Path | None) -> None:
+        self.id = job_id
+        self.tool = tool
+        self.task_id = task_id
+        self.began = time.monotonic()
+        self.control = Control()
+        self.progress = CallProgress()
+        self.spools = {"stdout": Spool(directory), "stderr": Spool(directory)}
+        self.finished = anyio.Event()
+        self.waiting = 0
+        self.outcome: dict[str, Any] | None = None
+        self.error: BaseException | None = None
+        self.cancel_requested = False
+        self.stop: Callable[[int], object] | None = None  # for a command of a task, which has a life of its own
+        self._started = threading.Event()
+
+    def on_stdout(self, data: bytes) -> None:
+        """Take output of the command."""
+        self.spools["stdout"].add(data)
+
+    def on_stderr(self, data: bytes) -> None:
+        """Take error output of the command."""
+        self.spools["stderr"].add(data)
+
+    def on_started(self) -> None:
+        """The command is in the guest's hands: from now on it must not be run again."""
+        self._started.set()
+
+    @property
+    def started(self) -> bool:
+        """Whether something was done that a retry would do again."""
+        return self._started.is_set() or self.outcome is not None
+
+    @property
+    def state(self) -> JobState:
+        """How far it is."""
+        if not self.finished.is_set():
+            return "running"
+        if isinstance(self.error, Interrupted) and self.cancel_requested:
+            return "cancelled"
+        return "failed" if self.error is not None else "completed"
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been there."""
+        return time.monotonic() - self.began
+
+    @property
+    def line(self) -> str:
+        """Its news for the client."""
+        written = sum(spool.total for spool in self.spools.values())
+        tail = f", {size(written)} of output" if written else ""
+        where = "running the command" if self._started.is_set() else self.progress.line
+        return f"{where} ({self.seconds:.0f} s{tail})"
+
+    def cancel(self) -> None:
+        """End it: its command gets SIGTERM, on a second call SIGKILL; other work stops at its next step."""
+        self.cancel_requested = True
+        self.progress.cancel()
+        self.control.cancel()
+
+    def close(self) -> None:
+        """Let go of all it holds; it has ended."""
+        self.control.close()
+        for spool in self.spools.values():
+            spool.close()
+
+
+class JobTable:
+    """The jobs of a server."""
+
+    def __init__(self, group: anyio.abc.TaskGroup, directory: Path | None = None) -> None:
+        self._group = group
+        self._directory = directory
+        self._limiter = anyio.CapacityLimiter(RUNNING_MOST)
+        self._jobs: dict[str, Job] = {}
+        self._aliases: dict[str, str] = {}
+        self._keys: dict[str, tuple[str, Job]] = {}
+
+    @property
+    def running(self) -> list[Job]:
+        """Those that have not ended."""
+        return [job for job in self._jobs.values() if not job.finished.is_set()]
+
+    def find(self, job_id: str) -> Job | None:
+        """A job that is still known."""
+        return self._jobs.get(self._aliases.get(job_id, job_id))
+
+    def begin(
+        self,
+        tool: str,
+        work: Callable[[Job], Outcome],
+        *,
+        key: str | None = None,
+        request: Mapping[str, Any] | None = None,
+        job_id: str | None = None,
+        task_id: str | None = None,
+    ) -> Job:
+        """Start *work* in a thread, or return the job that an earlier request with the same *key* has started.
+
+        Raises InvalidRequest for a key that was used for another request, CapacityReached when too much runs.
+        """
+        mark = json.dumps([tool, request or {}], sort_keys=True, default=str)
+        if key is not None and (known := self._known(key, mark)) is not None:
+            return known
+        if len(self.running) >= RUNNING_MOST:
+            raise CapacityReached(
+                f"{RUNNING_MOST} calls are running on this server", remedy="Wait for some of them, or cancel them."
+            )
+        self._forget()
+        job = Job(tool, job_id=job_id or new_job(), task_id=task_id, directory=self._directory)
+        self._jobs[job.id] = job
+        if key is not None:
+            self._keys[key] = (mark, job)
+        self._group.start_soon(self._carry, job, work, name=f"{tool} {job.id}")
+        return job
+
+    def cancel_all(self) -> None:
+        """End whatever runs."""
+        for job in self.running:
+            job.cancel()
+
+    def close(self) -> None:
+        """Let go of what ended jobs hold."""
+        for job in self._jobs.values():
+            if job.finished.is_set():
+                job.close()
+
+    def _known(self, key: str, mark: str) -> Job | None:
+        earlier = self._keys.get(key)
+        if earlier is None:
+            return None
+        before, job = earlier
+        if before != mark:
+            raise InvalidRequest(
+                f"idempotency_key {key!r:.80} was used for another call", remedy="Take a new key for every new call."
+            )
+        if job.finished.is_set() and job.error is not None and not job.started:
+            del self._keys[key]  # it came to nothing: trying again is what the key is for
+            return None
+        return job
+
+    async def _carry(self, job: Job, work: Callable[[Job], Outcome]) -> None:
+        try:
+            outcome = dict(
+                await anyio.to_thread.run_sync(
+                    functools.partial(work, job), limiter=self._limiter, abandon_on_cancel=True
+                )
+            )
+            job.outcome = outcome
+            alias = outcome.get("job_id")
+            if isinstance(alias, str) and "stdout" in outcome:  # the command that this call has run
+                self._aliases[alias] = job.id
+        except PyroError as error:
+            job.error = error
+        except Exception as error:  # noqa: BLE001 - it is raised again in the request, where the SDK logs it
+            job.error = error
+        finally:
+            job.finished.set()
+
+    def _forget(self) -> None:
+        """Drop the oldest ended jobs beyond what is kept."""
+        ended = [job for job in self._jobs.values() if job.finished.is_set() and not job.waiting]
+        held = sum(spool.total + BYTES_PER_SPOOL for job in ended for spool in job.spools.values())
+        while ended and (len(ended) >= KEPT_MOST or held > KEPT_BYTES):
+            job = ended.pop(0)
+            held -= sum(spool.total + BYTES_PER_SPOOL for spool in job.spools.values())
+            del self._jobs[job.id]
+            self._aliases = {alias: target for alias, target in self._aliases.items() if target != job.id}
+            self._keys = {key: entry for key, entry in self._keys.items() if entry[1] is not job}
+            job.close()
