@@ -4,7 +4,7 @@ SHELL := /bin/bash
 UV ?= $(shell command -v uv || echo $(HOME)/.local/bin/uv)
 RUN := $(UV) run --quiet
 
-.PHONY: dist runtime-materialize runtime-bundle help setup demo check lint unit test lab lab-full chaos bench dist-check clean
+.PHONY: dev-setup runtime-publish-environment-oci runtime-publish-official-environments-oci dist runtime-materialize runtime-bundle help setup demo check lint unit test lab lab-full chaos bench dist-check clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -14,10 +14,13 @@ setup: ## Get uv, the Python environment, the agent and the host packages.
 	$(UV) sync --quiet
 	$(RUN) pyro setup --yes
 
+dev-setup: setup ## The same, and what the tests need: a registry, skopeo, umoci, busybox.
+	$(RUN) pyro setup --yes --dev
+
 demo: setup ## Set everything up, then run the main job: a command in a real microVM.
 	$(RUN) pyro run debian:12 -- git --version
 
-check: setup lint test lab ## All checks and all tests, real guests and the lab included.
+check: dev-setup lint test lab ## All checks and all tests, real guests and the lab included.
 
 lint: ## Style, types, layers, sizes, generated documents, Go, shell.
 	$(RUN) ruff check .
@@ -39,6 +42,12 @@ runtime-materialize: ## Make the runtime bundle (Firecracker, manifest, notice) 
 	$(RUN) python -m pyro_mcp.runtime.materialize runtime_sources build/runtime_bundle
 
 runtime-bundle: runtime-materialize ## The same, by its older name.
+
+runtime-publish-environment-oci: ## Publish ENVIRONMENT to REGISTRY (host and path), from build/oci_layouts.
+	$(RUN) python scripts/publish_environments.py --registry "$(REGISTRY)" "$(ENVIRONMENT)"
+
+runtime-publish-official-environments-oci: ## The same for every environment of the catalog.
+	$(RUN) python scripts/publish_environments.py --registry "$(REGISTRY)"
 
 lab: ## Real KVM and Firecracker in an emulated machine: tests/lab, as root and as a user. ARGS go to pytest.
 	$(RUN) python scripts/lab.py $(ARGS)

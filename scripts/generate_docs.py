@@ -40,6 +40,11 @@ SETTINGS_TAIL = """| `XDG_STATE_HOME` | State goes to `pyro-mcp` below it. Defau
 | `XDG_CACHE_HOME` | Caches go to `pyro-mcp` below it. Default: `~/.cache`. |
 | `http_proxy`, `https_proxy`, `no_proxy`, `all_proxy` | Handed to the programs that fetch packages, in either case. |
 | `TMPDIR` | Where a bootstrap by a normal user unpacks. |
+| `OCI_REGISTRY_USERNAME`, `OCI_REGISTRY_PASSWORD` | Login at a registry that the command names, to pull or publish. |
+| `OCI_REGISTRY_HOST` | The one registry these two are for; empty: whichever is named. |
+| `DOCKERHUB_USERNAME`, `DOCKERHUB_TOKEN` | Login at docker.io. |
+| `DOCKER_CONFIG` | Where docker's `config.json` with logins and credential helpers is. Default: `~/.docker`. |
+| `SSL_CERT_FILE` | Certificates to trust in place of the host's. |
 """
 CLI_HEAD = """# Command line
 

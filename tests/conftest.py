@@ -1,5 +1,6 @@
 """What every test gets: directories of its own, and at the very end the proof that nothing was left behind."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from pyro_mcp.host.wait import until
 from pyro_mcp.paths import Paths
 from pyro_mcp.testing.leaks import Baseline
 
+# The same environments on every host, whether it reaches a registry or not.
+os.environ["PYRO_ENVIRONMENT_SOURCES"] = "bootstrap"
 SETTLE_SECONDS = 5.0
 # Kernels and environments that tests share, also from session to session.
 TEST_CACHE = Path(__file__).parents[1] / "build" / "test-cache"

@@ -49,5 +49,6 @@ func (s *supervisor) forgetEnding() {
 		defer machine.close()
 		_ = unlinkAt(machine.fd, endName, 0)
 		_ = unlinkAt(machine.fd, deadlineName, 0)
+		_ = unlinkAt(machine.fd, releaseName, 0)
 	}
 }

@@ -12,11 +12,37 @@ import (
 )
 
 const (
+	releaseName  = "release"
 	deadlineName = "deadline"
 	maxDeadline  = 32 // bytes of the file
 	// furthestDeadline is how far ahead a new deadline may lie: the longest life a machine is given, and some slack.
 	furthestDeadline = 8 * 24 * time.Hour
 )
+
+// obey does what the files in the machine's directory ask for, at SIGUSR1. What is refused stays, which tells whoever
+// wrote it.
+func (s *supervisor) obey() {
+	_ = s.release()
+	_ = s.extend()
+}
+
+// release lets the machine outlive its owner, when there is a file `release`: whoever starts a machine that is to
+// outlive it owns it until it is on record, so that it cannot be lost in between.
+func (s *supervisor) release() error {
+	machine, err := openMachineDir(s.plan.Directory)
+	if err != nil {
+		return err
+	}
+	defer machine.close()
+	if _, err := machine.read(releaseName, maxDeadline); err != nil {
+		return err
+	}
+	if s.owner != nil {
+		s.owner.pidfd.Close()
+		s.owner = nil
+	}
+	return unlinkAt(machine.fd, releaseName, 0)
+}
 
 // extend takes the instant in the file `deadline` of the machine's directory as the new end of its life. Taking the
 // file away is the answer: who wrote it knows then that it counts. A file that is not one of ours, or whose instant

@@ -92,6 +92,33 @@ func TestADeadlineBehindALinkIsNotRead(t *testing.T) {
 	}
 }
 
+func TestAReleasedMachineOutlivesItsOwner(t *testing.T) {
+	owner := startOwner(t)
+	plan := machinePlan(t, sleeper).with(fields{"owner": processOwner(t, owner.Process.Pid)})
+	r := launch(t, plan)
+	r.ready()
+	release := filepath.Join(plan.directory(), releaseName)
+	if err := os.WriteFile(release, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.signal(syscall.SIGUSR1)
+	for limit := time.Now().Add(patience); exists(release); time.Sleep(time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatal("the release was not taken")
+		}
+	}
+	if err := owner.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = owner.Wait()
+	r.ask(plan.directory(), inMS(time.Hour)) // it still listens
+	r.taken(plan.directory())
+	r.signal(syscall.SIGTERM)
+	if end := r.next("exited"); end.Reason != "stop" || !exists(plan.directory()) {
+		t.Fatalf("%+v", end)
+	}
+}
+
 func TestTheDirectoryTellsOfTheEnd(t *testing.T) {
 	plan := machinePlan(t, "echo ready >&3; kill -SEGV $$")
 	r := launch(t, plan)

@@ -204,7 +204,7 @@ func (s *supervisor) wait() reason {
 			}
 			s.announce("handover")
 		case <-s.extends:
-			_ = s.extend() // refused: the file stays, which tells whoever wrote it
+			s.obey()
 		case <-s.stops:
 			return reasonStop
 		case <-s.owner.death():

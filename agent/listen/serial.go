@@ -122,7 +122,7 @@ func (p *port) Resume() {
 
 func (p *port) Read(b []byte) (n int, err error) {
 	waitErr := p.raw.Read(func(fd uintptr) bool {
-		n, err = retry(syscall.Read, int(fd), b)
+		n, err = readAll(int(fd), b)
 		switch {
 		case err == syscall.EAGAIN:
 			p.met.Store(true)
@@ -179,6 +179,24 @@ func (p *port) Write(b []byte) (done int, err error) {
 			return done, ErrClientLeft
 		}
 	}
+}
+
+// readAll reads until b is full or nothing more is there: one read(2) of a port gives at most a page. The calls are raw,
+// since they never wait: with the usual ones Go's scheduler looks for other work during each, which costs more.
+func readAll(fd int, b []byte) (done int, err error) {
+	for done < len(b) {
+		n, _, errno := syscall.RawSyscall(syscall.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&b[done])), uintptr(len(b)-done))
+		switch {
+		case errno == syscall.EINTR:
+			continue
+		case errno != 0 && done == 0:
+			return 0, errno
+		case errno != 0 || n == 0:
+			return done, nil // the next call tells
+		}
+		done += int(n)
+	}
+	return done, nil
 }
 
 func retry(call func(int, []byte) (int, error), fd int, b []byte) (n int, err error) {

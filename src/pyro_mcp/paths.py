@@ -51,6 +51,11 @@ class MachinePaths:
         return self.directory / "link-wanted.lock"
 
     @property
+    def release(self) -> Path:
+        """Asks the launcher to let the machine outlive its starter; it does so at SIGUSR1 and removes the file."""
+        return self.directory / "release"
+
+    @property
     def new_deadline(self) -> Path:
         """A new end of the machine's life, Unix milliseconds; the launcher takes it at SIGUSR1 and removes the file."""
         return self.directory / "deadline"

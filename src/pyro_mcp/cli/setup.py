@@ -12,12 +12,13 @@ INSTALL_SECONDS = 1800.0
 
 @click.command("setup", short_help="Install the host packages pyro needs.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-def command(*, yes: bool) -> None:
+@click.option("--dev", is_flag=True, help="Also what pyro's own tests need.")
+def command(*, yes: bool, dev: bool) -> None:
     """Show the commands that install what this host lacks, ask, and run them."""
     from pyro_mcp.host import packages, proc
     from pyro_mcp.host.deadline import Deadline
 
-    needs = packages.missing(proc.search_path())
+    needs = packages.missing(proc.search_path(), developer=dev)
     if not needs:
         render.lines(["Nothing is missing."])
         return
@@ -38,7 +39,7 @@ def command(*, yes: bool) -> None:
     deadline = Deadline.after(INSTALL_SECONDS)
     for argv in commands:
         proc.run(argv, deadline, env={"DEBIAN_FRONTEND": "noninteractive"})
-    left = packages.missing(proc.search_path())
+    left = packages.missing(proc.search_path(), developer=dev)
     if left:
         raise HostFault(f"still missing after the installation: {', '.join(need.program for need in left)}")
     render.lines([f"Installed: {', '.join(sorted({need.package for need in needs}))}"])

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,15 +18,17 @@ from typing import Any
 from pyro_mcp.drivers.base import Launch, RunningVmm
 from pyro_mcp.errors import MachineDied, MachineFault
 from pyro_mcp.host.deadline import Deadline
-from pyro_mcp.host.files import storage
+from pyro_mcp.host.files import storage, write_atomically
 from pyro_mcp.host.proc import spawn_detached
 from pyro_mcp.host.processes import ProcessId
+from pyro_mcp.host.wait import until
 
 CONSOLE_LIMIT = 256 << 10
 LOG_LIMIT = 64 << 10
 STATUS_LINE_MOST = 4096
 STOP_GRACE = 3.0  # the launcher needs a moment to end the VMM and to flush its logs
 SOCKET_BACKLOG = 8
+ANSWER_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,22 @@ def stop(running: RunningVmm, deadline: Deadline) -> None:
         raise MachineFault(
             f"the VMM (pid {running.vmm.pid}) did not end", remedy="Look at the process: it may wait for a hung disk."
         )
+
+
+def instruct(launcher: ProcessId, request: Path, text: str) -> None:
+    """Have a launcher read *request*, a file in its machine's directory; it answers by removing the file.
+
+    Raises MachineDied when it is gone, MachineFault when it refuses or does not answer.
+    """
+    write_atomically(request, text.encode())
+    with watched(launcher) as pidfd:
+        signal.pidfd_send_signal(pidfd, signal.SIGUSR1)
+        taken = until(lambda: not request.exists() or not launcher.alive, Deadline.after(ANSWER_SECONDS))
+    if not launcher.alive:
+        raise MachineDied("the virtual machine ended")
+    if not taken:
+        request.unlink(missing_ok=True)
+        raise MachineFault(f"the launcher of the VMM did not take {request.name}")
 
 
 def _reap(pid: int) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from pyro_mcp.config import Settings
 from pyro_mcp.drivers.base import Driver, Launch, RunningVmm
+from pyro_mcp.drivers.launcher import instruct
 from pyro_mcp.engine import choice
 from pyro_mcp.engine.boot import boot, resume
 from pyro_mcp.engine.capacity import check_capacity
@@ -103,6 +104,8 @@ class Machines:
                 record = self._boot(record, progress)
             started = record.moved("started")
             self._context.store.update(started)
+            if started.owner is None and started.running is not None:
+                instruct(started.running.launcher, self._context.paths.machine(machine_id).release, "")
         except BaseException:
             self._roll_back_start(record)
             raise
@@ -221,7 +224,8 @@ class Machines:
             rootfs=installed.rootfs,
             paths=context.paths.machine(record.machine_id),
             agent=runtime.agent,
-            owner=record.owner,
+            # One that is to outlive us is ours until it is on record: nothing that nobody knows can be left over.
+            owner=record.owner or ProcessId.current(),
             deadline_unix_ms=int(record.expires_at * 1000),
             debug_console=context.settings.debug_console,
         )

@@ -28,15 +28,26 @@ REQUIREMENTS = (
     Requirement("newuidmap", "uidmap", "lets a normal user bootstrap environments", root_needs_it=False),
 )
 
+# What pyro's own tests need besides.
+DEVELOPER = (
+    Requirement("docker-registry", "docker-registry", "is the registry of the tests"),
+    Requirement("skopeo", "skopeo", "pushes and copies images in the tests"),
+    Requirement("umoci", "umoci", "unpacks images in the tests, to compare"),
+    Requirement("busybox", "busybox-static", "is in an image of the tests"),
+    Requirement("curl", "curl", "puts an index into the tests' registry"),
+    Requirement("openssl", "openssl", "makes the certificates of the tests"),
+)
+
 
 def package_of(program: str) -> str | None:
     """The package that provides *program*, if it is one of ours."""
     return next((need.package for need in REQUIREMENTS if need.program == program), None)
 
 
-def missing(search_path: str) -> list[Requirement]:
-    """The requirements of this user whose program is not on *search_path*."""
-    wanted = [need for need in REQUIREMENTS if need.root_needs_it or os.geteuid() != 0]
+def missing(search_path: str, *, developer: bool = False) -> list[Requirement]:
+    """The requirements of this user whose program is not on *search_path*; *developer*: those of the tests, too."""
+    needs = (*REQUIREMENTS, *DEVELOPER) if developer else REQUIREMENTS
+    wanted = [need for need in needs if need.root_needs_it or os.geteuid() != 0]
     return [need for need in wanted if shutil.which(need.program, path=search_path) is None]
 
 

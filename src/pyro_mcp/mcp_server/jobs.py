@@ -48,6 +48,8 @@ class Job:
         self.error: BaseException | None = None
         self.cancel_requested = False
         self.stop: Callable[[int], object] | None = None  # for a command of a task, which has a life of its own
+        # A client that goes away must not cut off the clean-up of what it started: only the server's end does.
+        self.scope = anyio.CancelScope(shield=True)
         self._started = threading.Event()
 
     def on_stdout(self, data: bytes) -> None:
@@ -156,10 +158,15 @@ class JobTable:
         for job in self.running:
             job.cancel()
 
+    def abandon(self) -> None:
+        """Wait for no thread any more."""
+        for job in self.running:
+            job.scope.cancel()
+
     def close(self) -> None:
-        """Let go of what ended jobs hold."""
+        """Let go of what ended jobs hold; an abandoned one may still use it."""
         for job in self._jobs.values():
-            if job.finished.is_set():
+            if job.finished.is_set() and not job.scope.cancel_called:
                 job.close()
 
     def _known(self, key: str, mark: str) -> Job | None:
@@ -177,22 +184,25 @@ class JobTable:
         return job
 
     async def _carry(self, job: Job, work: Callable[[Job], Outcome]) -> None:
+        job.error = Interrupted("the server ended")
         try:
-            outcome = dict(
-                await anyio.to_thread.run_sync(
+            with job.scope:
+                outcome = await anyio.to_thread.run_sync(
                     functools.partial(work, job), limiter=self._limiter, abandon_on_cancel=True
                 )
-            )
-            job.outcome = outcome
-            alias = outcome.get("job_id")
-            if isinstance(alias, str) and "stdout" in outcome:  # the command that this call has run
-                self._aliases[alias] = job.id
+                job.outcome, job.error = dict(outcome), None
+                self._alias(job, outcome.get("job_id"))
         except PyroError as error:
             job.error = error
         except Exception as error:  # noqa: BLE001 - it is raised again in the request, where the SDK logs it
             job.error = error
         finally:
             job.finished.set()
+
+    def _alias(self, job: Job, name: object) -> None:
+        """The command that this call has run has an id of its own in its task."""
+        if isinstance(name, str) and job.outcome is not None and "stdout" in job.outcome:
+            self._aliases[name] = job.id
 
     def _forget(self) -> None:
         """Drop the oldest ended jobs beyond what is kept."""

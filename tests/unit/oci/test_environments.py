@@ -1,4 +1,4 @@
-"""Images as environments: names, pins, prune, the size budget, how their commands run, the way back to the bootstrap."""
+"""Images as environments: pins, prune, the size budget, how their commands run, the way back to the bootstrap."""
 
 import json
 import os
@@ -140,7 +140,7 @@ def test_what_was_not_used_for_longest_makes_room_and_imports_stay(paths: Paths,
         found = environments.pull(entry.name, progress=listener, deadline=LONG)
         os.utime(Path(found.record["install_dir"]) / "environment.json", (noise.index(source),) * 2)
     left = [record["name"] for record in environments.records() if record["installed"]]
-    assert left == sorted([entry.name for entry in CATALOG[1:]]) + ["mine:1"]
+    assert left == [*sorted(entry.name for entry in CATALOG[1:]), "mine:1"]
     assert any("made room" in note for note in listener.notes)
 
 
@@ -162,7 +162,7 @@ def test_a_registry_out_of_reach_costs_one_line_and_little_time(paths: Paths) ->
 def test_a_silent_address_is_given_up_in_time(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     from pyro_mcp.environments.oci import reach
 
-    monkeypatch.setattr(reach.socket, "getaddrinfo", lambda *_, **__: time.sleep(5))
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: time.sleep(5))
     began = time.monotonic()
     with pytest.raises(RegistryUnreachable, match="not resolved within"):
         reach.require_answer("slow.example", 443, 0.2)

@@ -201,7 +201,7 @@ def test_extended_attributes_and_devices_reach_the_image(tmp_path: Path) -> None
         Member("pipe", kind=tarfile.FIFOTYPE),
     )
     stream = tar_of(flattened(data))
-    entries = {entry.path: entry for entry in TarReader(io.BufferedReader(io.BytesIO(stream)))}  # type: ignore[arg-type]
+    entries = {entry.path: entry for entry in TarReader(io.BufferedReader(io.BytesIO(stream)))}
     assert entries[b"ping"].xattrs == {b"security.capability": CAPABILITY}
     assert entries[b"note"].xattrs == {b"user.a b": b"v=1\n2"}
     assert entries[b"acl"].xattrs == {}

@@ -4,24 +4,15 @@ A pyro that dies in between leaves a record with the old time, and the keeper go
 its record says.
 """
 
-import contextlib
-import os
-import signal
 import time
 from dataclasses import replace
 
+from pyro_mcp.drivers.launcher import instruct
 from pyro_mcp.engine.records import MachineRecord
 from pyro_mcp.engine.tasks.lifecycle import Tasks
 from pyro_mcp.engine.tasks.records import TaskRecord
-from pyro_mcp.errors import InvalidRequest, MachineDied, MachineFault
-from pyro_mcp.host.deadline import Deadline
-from pyro_mcp.host.files import write_atomically
-from pyro_mcp.host.processes import ProcessId
-from pyro_mcp.host.wait import until
+from pyro_mcp.errors import InvalidRequest, MachineDied
 from pyro_mcp.model import IDLE_SECONDS_LIMITS, TTL_SECONDS_LIMITS, check_between
-from pyro_mcp.paths import MachinePaths
-
-ANSWER_SECONDS = 3.0
 
 
 def extend(tasks: Tasks, wanted: str, ttl_seconds: int | None, idle_seconds: int | None) -> TaskRecord:
@@ -58,7 +49,8 @@ def _move_machine(tasks: Tasks, task_id: str, expires_at: float) -> None:
     if machine is None:
         raise MachineDied(f"the machine of task {task_id} is gone")
     if machine.running is not None:
-        _tell_launcher(tasks.context.paths.machine(task_id), machine.running.launcher, expires_at)
+        request = tasks.context.paths.machine(task_id).new_deadline
+        instruct(machine.running.launcher, request, f"{int(expires_at * 1000)}\n")
     _record(tasks, machine, expires_at)
 
 
@@ -66,32 +58,3 @@ def _record(tasks: Tasks, machine: MachineRecord, expires_at: float) -> None:
     tasks.context.store.update(
         replace(machine, ttl_seconds=round(expires_at - machine.created_at), expires_at=expires_at)
     )
-
-
-def _tell_launcher(paths: MachinePaths, launcher: ProcessId, expires_at: float) -> None:
-    """Hand over the new deadline; the launcher answers by removing the file."""
-    write_atomically(paths.new_deadline, f"{int(expires_at * 1000)}\n".encode())
-    pidfd = _opened(launcher)
-    try:
-        signal.pidfd_send_signal(pidfd, signal.SIGUSR1)
-        taken = until(lambda: not paths.new_deadline.exists() or not launcher.alive, Deadline.after(ANSWER_SECONDS))
-    finally:
-        os.close(pidfd)
-    if not launcher.alive:
-        raise MachineDied("the virtual machine ended")
-    if not taken:
-        with contextlib.suppress(OSError):
-            paths.new_deadline.unlink()
-        raise MachineFault("the VM's launcher did not take the new time to live")
-
-
-def _opened(launcher: ProcessId) -> int:
-    """A pidfd of the launcher; raises MachineDied when it is gone."""
-    try:
-        pidfd = os.pidfd_open(launcher.pid)
-    except ProcessLookupError as error:
-        raise MachineDied("the virtual machine ended") from error
-    if not launcher.alive:
-        os.close(pidfd)
-        raise MachineDied("the virtual machine ended")
-    return pidfd
