@@ -29,6 +29,7 @@ lint: ## Style, types, layers, sizes, generated documents, Go, shell.
 	$(RUN) lint-imports --no-cache
 	$(RUN) python scripts/check_sizes.py
 	$(RUN) python scripts/generate_docs.py --check
+	$(RUN) python scripts/generate_mcp_schemas.py --check
 	$(RUN) --group agent scripts/check_agent.sh
 	$(RUN) shellcheck .ci/run scripts/*.sh
 

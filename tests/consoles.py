@@ -85,11 +85,13 @@ VARIABLE = tuple(
         (r"(?<=\"accelerator\": )\"\w+\"", r"\"\w+\""),
         (r"(?<=qemu \()(?:kvm|tcg); .*(?=\)$)", r"(?:kvm|tcg); [^\n]*"),
         (r"(?<=KVM is not used: ).*", r"[^\n]*"),
+        (r"(?<=^Isolation: ).*", r"[^\n]*"),
+        (r"(?<=^Driver firecracker: ).*", r"[^\n]*"),
         (r"\b\d+(?= +\d+% /)", r"\d+"),
     )
 )
 # Lines that are there on some hosts, or at the first time, and not always.
-OPTIONAL = re.compile(r"KVM is not used: .*|\[\w+\] phase=(?:update|download|bootstrap|pack|verify) .*|- .*|Issues:")
+OPTIONAL = re.compile(r"KVM is not used: .*|\[\w+\] phase=(?:update|download|bootstrap|pack|verify|template) .*|- .*|Issues:")
 ELISION = "..."
 
 

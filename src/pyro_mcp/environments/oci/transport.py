@@ -101,8 +101,11 @@ class Transport:
 
     def close(self) -> None:
         """Close all connections."""
-        for pool in self._pools.values():
-            pool.clear()
+        for manager in self._pools.values():
+            for key in list(manager.pools.keys()):
+                # clear() alone leaves it to the garbage collector, and an error with its frames may keep a pool alive
+                manager.pools[key].close()
+            manager.clear()
 
     def request(
         self,
@@ -153,8 +156,8 @@ class Transport:
             answer = self._once(method, url, headers, body, patience)
             if answer.status not in REDIRECTED or method not in ("GET", "HEAD"):
                 return answer
-            target = joined(url, answer.headers.get("Location", ""))
             answer.close()
+            target = joined(url, answer.headers.get("Location", ""))
             if origin_of(target)[0] not in ("http", "https") or (origin_of(url)[0], origin_of(target)[0]) == (
                 "https",
                 "http",
