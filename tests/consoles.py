@@ -91,8 +91,14 @@ VARIABLE = tuple(
     )
 )
 # Lines that are there on some hosts, or at the first time, and not always.
-OPTIONAL = re.compile(r"KVM is not used: .*|\[\w+\] phase=(?:update|download|bootstrap|pack|verify|template) .*|- .*|Issues:")
+OPTIONAL = re.compile(r"KVM is not used: .*|\[\w+\] phase=(?:update|download|bootstrap|pack|verify) .*|- .*|Issues:")
+FIRST_TIME = re.compile(r"^\[\w+\] phase=template .*\n", re.MULTILINE)
 ELISION = "..."
+
+
+def steady(output: str) -> str:
+    """Real *output* without what only the first machine of a kind has to say."""
+    return FIRST_TIME.sub("", output)
 
 
 def pattern(output: str) -> re.Pattern[str]:
