@@ -24,7 +24,7 @@ pytestmark = pytest.mark.guest
 
 SETTLE = 10.0
 ROUNDS = 20
-LONG_COMMAND = "echo ready; sleep 100"
+LONG_COMMAND = "echo ready; exec sleep 100"  # one process: a shell that is just forking may miss a SIGINT
 
 
 @contextlib.contextmanager
