@@ -129,7 +129,9 @@ def test_only_the_image_and_its_record_remain(pulled: Installed, root: Paths) ->
 
 
 def test_an_archive_that_cannot_be_reached_is_named_as_the_cause(tmp_path: Path) -> None:
-    nowhere = load({"PYRO_DEBIAN_MIRROR": "http://user:secret@127.0.0.1:1/debian"})
+    nowhere = load(
+        {"PYRO_DEBIAN_MIRROR": "http://user:secret@127.0.0.1:1/debian", "PYRO_ENVIRONMENT_SOURCES": "bootstrap"}
+    )
     environments = Environments(Paths(tmp_path / "state", tmp_path / "cache", tmp_path / "images"), nowhere)
     with pytest.raises(EnvironmentFault, match="the Debian archive cannot be reached") as caught:
         environments.pull(NAME, progress=Listener(), deadline=Deadline.after(PULL_SECONDS))

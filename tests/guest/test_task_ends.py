@@ -111,8 +111,7 @@ def test_an_idle_task_expires_says_so_and_keeps_its_history(cli: Cli, home: Path
     assert record["ended_reason"] == "idle"
     assert record["ended_at"] is not None
     assert 2 <= record["ended_at"] - ended + 0.5 < 2 + 4
-    assert until(lambda: not machine.alive, Deadline.after(SETTLE))
-    assert leftovers(home) == []
+    assert until(lambda: not machine.alive and leftovers(home) == [], Deadline.after(SETTLE))
     with pytest.raises(TaskExpired, match="expired at"):
         pyro.exec_task(task, command="true")
     refused = cli("task", "exec", task, "--", "true")

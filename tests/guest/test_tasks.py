@@ -246,9 +246,13 @@ def test_logs_can_be_followed(pyro: Pyro, task: str) -> None:
     pyro.exec_task(task, command="echo one")
     job = pyro.start_task_job(task, command="echo two; sleep 1; echo three")["job_id"]
     pyro.wait_task_job(task, job)
+    text = ""
+    while "\n#2 exit_code=0 " not in text:
+        line = follower.stdout.readline()
+        assert line, text
+        text += line.decode()
     pyro.delete_task(task)
-    out, _ = follower.communicate(timeout=60)
-    text = out.decode()
+    assert follower.communicate(timeout=60)[0] == b""
     assert follower.returncode == 0
     assert "$ echo one\none\n#1 exit_code=0 " in text
     assert "two\nthree\n" in text
