@@ -3,6 +3,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 UV ?= $(shell command -v uv || echo $(HOME)/.local/bin/uv)
 RUN := $(UV) run --quiet
+# What `make check` runs in the lab; `make lab-full` runs all of tests/lab, which takes twenty minutes.
+QUICK_LAB := tests/lab/test_lab_kvm.py tests/lab/test_lab_cli.py tests/lab/test_run.py
 
 .PHONY: dev-setup runtime-publish-environment-oci runtime-publish-official-environments-oci dist runtime-materialize runtime-bundle help setup demo check lint unit test lab lab-full chaos bench dist-check clean
 
@@ -51,7 +53,7 @@ runtime-publish-official-environments-oci: ## The same for every environment of 
 	$(RUN) python scripts/publish_environments.py --registry "$(REGISTRY)"
 
 lab: ## Real KVM and Firecracker in an emulated machine: tests/lab, as root and as a user. ARGS go to pytest.
-	$(RUN) python scripts/lab.py $(ARGS)
+	$(RUN) python scripts/lab.py $(or $(ARGS),$(QUICK_LAB))
 
 lab-full: ## The same with the tests that take minutes.
 	$(RUN) python scripts/lab.py --full $(ARGS)
