@@ -27,7 +27,7 @@ from pyro_mcp.testing.environments import FakeSource, Listener
 
 NOWHERE = {"PYRO_ENVIRONMENT_REGISTRY": "127.0.0.1:1"}
 ROOTFS = layer(directory("bin"), Member("bin/sh", b"#!", mode=0o755))
-LONG = Deadline.after(120)
+NEVER = Deadline.never()
 DAY = 86400
 
 
@@ -94,7 +94,7 @@ def tar(tmp_path: Path) -> Path:
 
 
 def imported(environments: Environments, path: Path, name: str) -> Installed:
-    return environments.import_image(path, name, progress=Listener(), deadline=LONG)
+    return environments.import_image(path, name, progress=Listener(), deadline=NEVER)
 
 
 @needs_registry
@@ -102,9 +102,9 @@ def test_an_import_is_an_environment_until_it_is_pruned(paths: Paths, tar: Path)
     environments = Environments(paths, load({}))
     found = imported(environments, tar, "mine:1")
     assert environments.verify("mine:1") == found
-    assert environments.ensure("mine:1", progress=Listener(), deadline=LONG) == found
+    assert environments.ensure("mine:1", progress=Listener(), deadline=NEVER) == found
     assert environments.prune()["count"] == 0
-    assert environments.default_command("mine:1", progress=Listener(), deadline=LONG) == ()
+    assert environments.default_command("mine:1", progress=Listener(), deadline=NEVER) == ()
     assert environments.prune(older_than=DAY)["count"] == 0
     record = Path(found.record["install_dir"]) / "environment.json"
     os.utime(record, (time.time() - 2 * DAY,) * 2)
@@ -138,7 +138,7 @@ def test_what_was_not_used_for_longest_makes_room_and_imports_stay(paths: Paths,
     settings = load({"PYRO_ENVIRONMENTS_MAX_MIB": "2"})
     for entry, source in zip(CATALOG, noise, strict=True):
         environments = Environments(paths, settings, sources=[source])
-        found = environments.pull(entry.name, progress=listener, deadline=LONG)
+        found = environments.pull(entry.name, progress=listener, deadline=NEVER)
         os.utime(Path(found.record["install_dir"]) / "environment.json", (noise.index(source),) * 2)
     left = [record["name"] for record in environments.records() if record["installed"]]
     assert left == [*sorted(entry.name for entry in CATALOG[1:]), "mine:1"]
@@ -150,13 +150,13 @@ def test_a_registry_out_of_reach_costs_one_line_and_little_time(paths: Paths) ->
     oci = OciSource(paths, settings, lock_of(paths, settings))
     environments = Environments(paths, settings, sources=[oci, FakeSource()])
     began = time.monotonic()
-    found = environments.pull("debian:12", progress=listener, deadline=LONG)
+    found = environments.pull("debian:12", progress=listener, deadline=NEVER)
     assert time.monotonic() - began < 3
     assert found.source == "fake"
     assert len(listener.notes) == 1
     assert "cannot be reached" in listener.notes[0]
     assert "trying fake source" in listener.notes[0]
-    environments.pull("debian:12-base", progress=listener, deadline=LONG)
+    environments.pull("debian:12-base", progress=listener, deadline=NEVER)
     assert "could not be reached" in listener.notes[1]
 
 
@@ -186,11 +186,11 @@ def test_a_moved_tag_is_followed_only_on_purpose(paths: Paths) -> None:
     environments = Environments(paths, load({}))
     with serving(first) as server:
         name = f"{server.host}/x/y:1"
-        pulled = environments.pull(name, progress=listener, deadline=LONG)
+        pulled = environments.pull(name, progress=listener, deadline=NEVER)
         assert environments.pins() == {name: first.digest}
         server.image = second
-        assert environments.pull(name, progress=listener, deadline=LONG) == pulled
-        moved = environments.pull(name, progress=listener, deadline=LONG, update=True)
+        assert environments.pull(name, progress=listener, deadline=NEVER) == pulled
+        moved = environments.pull(name, progress=listener, deadline=NEVER, update=True)
     assert moved.version == second.digest
     assert environments.pins() == {name: second.digest}
     assert any(f"moved from {first.digest} to {second.digest}" in note for note in listener.notes)
@@ -203,7 +203,7 @@ def test_a_lock_from_elsewhere_decides_which_image_counts(paths: Paths, tmp_path
     made = image(layer(Member("a", b"1")))
     with serving(made) as server:
         name = f"{server.host}/x/y:1"
-        Environments(paths, settings).pull(name, progress=Listener(), deadline=LONG)
+        Environments(paths, settings).pull(name, progress=Listener(), deadline=NEVER)
     value = json.loads(lock.read_text())
     assert value["pins"] == {name: made.digest}
     value["pins"][name] = "sha256:" + "0" * 64
