@@ -6,7 +6,7 @@ RUN := $(UV) run --quiet
 # What `make check` runs in the lab; `make lab-full` runs all of tests/lab, which takes half an hour.
 QUICK_LAB := tests/lab/test_lab_kvm.py
 
-.PHONY: dev-setup runtime-publish-environment-oci runtime-publish-official-environments-oci dist runtime-materialize runtime-bundle help setup demo check lint unit test lab lab-full chaos bench dist-check clean
+.PHONY: dev-setup ollama-demo doctor runtime-publish-environment-oci runtime-publish-official-environments-oci dist runtime-materialize runtime-bundle help setup demo check lint unit test lab lab-full chaos bench dist-check clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,12 @@ dev-setup: setup ## The same, and what the tests need: a registry, skopeo, umoci
 
 demo: setup ## Set everything up, then run the main job: a command in a real microVM.
 	$(RUN) pyro run debian:12 -- git --version
+
+ollama-demo: setup ## Let a local model run a command in a microVM; OLLAMA_DEMO_FLAGS go to `pyro demo ollama`.
+	$(RUN) pyro demo ollama $(OLLAMA_DEMO_FLAGS)
+
+doctor: ## Say what this host can run.
+	$(RUN) pyro doctor
 
 check: dev-setup lint test lab ## All checks and all tests, real guests and the lab included.
 

@@ -3,13 +3,19 @@
 import click
 
 from pyro_mcp.cli import render
+from pyro_mcp.cli.demo_ollama import command as ollama
 from pyro_mcp.cli.progress import TaggedProgress
 
 
-@click.command("demo", short_help="Run one command in a fresh microVM and show the whole result.")
+@click.group(
+    "demo", short_help="Run one command in a fresh microVM and show the whole result.", invoke_without_command=True
+)
 @click.option("--network", is_flag=True, help="Outbound network. Not in this version: refused.")
-def command(*, network: bool) -> int:
+@click.pass_context
+def command(context: click.Context, *, network: bool) -> int:
     """Run `git --version` in debian:12 and print the whole result as JSON."""
+    if context.invoked_subcommand is not None:
+        return 0
     from pyro_mcp.sdk import Pyro
 
     result = Pyro(progress=TaggedProgress("demo")).run_in_vm(
@@ -17,3 +23,6 @@ def command(*, network: bool) -> int:
     )
     render.result(result)
     return 0
+
+
+command.add_command(ollama)
