@@ -24,6 +24,7 @@
         |   `-- RegistryFault                  registry_fault
         |       `-- RegistryUnreachable        registry_unreachable
         |-- DriverUnavailable                  driver_unavailable
+        |-- NetworkUnavailable                 network_unavailable
         |-- WrongState                         wrong_state
         |-- CapacityReached                    capacity_reached
         |-- MachineFault                       machine_fault
@@ -216,6 +217,13 @@ class DriverUnavailable(OperationFailed):
 
     code = "driver_unavailable"
     usual_remedy = "Run `pyro doctor` for the reason; `--driver auto` takes what works."
+
+
+class NetworkUnavailable(OperationFailed):
+    """The machine cannot have the network it was to have; it was not started."""
+
+    code = "network_unavailable"
+    usual_remedy = "Run `pyro doctor` to see what the network of a guest lacks here, or run it without --network."
 
 
 class WrongState(OperationFailed):

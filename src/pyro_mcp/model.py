@@ -7,8 +7,9 @@ import dataclasses
 import math
 import re
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NotRequired, TypedDict, get_args
+from typing import Any, Literal, NotRequired, TypedDict, get_args
 
 from pyro_mcp.errors import InvalidRequest
 
@@ -69,16 +70,41 @@ def check_between(name: str, value: int, limits: tuple[int, int]) -> int:
     return value
 
 
+# public: the internet and nothing else; learn: the same, and on record; allow-list: only ``hosts``.
+NetworkMode = Literal["public", "learn", "allow-list"]
+NETWORK_MODES: tuple[NetworkMode, ...] = get_args(NetworkMode)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkPolicy:
+    """Where a guest may go; ``pyro_mcp.network.policy.parse`` makes and checks it.
+
+    *hosts*: the names and IPv4 addresses of an allow-list, each ``HOST`` (the ports of the web) or ``HOST:PORT``.
+    *private*: closed ranges that are open to this machine, as CIDR.
+    """
+
+    mode: NetworkMode = "public"
+    hosts: tuple[str, ...] = ()
+    private: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "NetworkPolicy":
+        """Read a stored policy; raises ValueError, KeyError or TypeError for one that is damaged."""
+        if value["mode"] not in NETWORK_MODES:
+            raise ValueError(f"unknown network mode {value['mode']!r}")
+        return cls(value["mode"], tuple(map(str, value["hosts"])), tuple(map(str, value["private"])))
+
+
 @dataclass(frozen=True, slots=True)
 class MachineSpec:
-    """What a machine is asked to be. Raises InvalidRequest for sizes outside the limits."""
+    """What a machine is asked to be. Raises InvalidRequest for sizes outside the limits. *network*: none without."""
 
     environment: str
     vcpu_count: int = DEFAULT_VCPU_COUNT
     mem_mib: int = DEFAULT_MEM_MIB
     disk_mib: int = DEFAULT_DISK_MIB
     ttl_seconds: int = DEFAULT_TTL_SECONDS
-    network: bool = False
+    network: NetworkPolicy | None = None
     allow_host_compat: bool = False
     driver: str = "auto"
     require_isolation: IsolationLevel = "any"

@@ -71,7 +71,7 @@ class Machines:
         UnknownEnvironment, DriverUnavailable, CapacityReached, NoSpace, and what the installation of the environment
         raises.
         """
-        if spec.network:
+        if spec.network is not None:
             raise InvalidRequest(
                 "this version of pyro cannot give a guest a network yet",
                 remedy="Run it without --network; files and input reach the guest through --stdin.",
@@ -306,6 +306,7 @@ def _new_record(spec: MachineSpec, driver: Driver | None, version: str | None, *
         execution_mode=driver.capabilities.execution_mode if driver else "host_compat",
         isolation=driver.isolation() if driver else NO_ISOLATION,
         require_isolation=spec.require_isolation,
+        network=spec.network,
         owner=me if with_caller else None,
         actor=me,
     )

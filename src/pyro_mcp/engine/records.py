@@ -6,7 +6,15 @@ from typing import Any, Literal, get_args
 
 from pyro_mcp.drivers.base import RunningVmm
 from pyro_mcp.host.processes import ProcessId
-from pyro_mcp.model import ExecutionMode, Isolation, IsolationLevel, MachineState, VmRecord, check_machine_id
+from pyro_mcp.model import (
+    ExecutionMode,
+    Isolation,
+    IsolationLevel,
+    MachineState,
+    NetworkPolicy,
+    VmRecord,
+    check_machine_id,
+)
 
 State = Literal["created", "starting", "started", "executing", "stopping", "stopped", "deleting"]
 STATES: tuple[str, ...] = get_args(State)
@@ -49,6 +57,7 @@ class MachineRecord:
     actor: ProcessId
     running: RunningVmm | None = None
     require_isolation: IsolationLevel = "any"
+    network: NetworkPolicy | None = None
 
     @property
     def expired(self) -> bool:
@@ -84,7 +93,7 @@ class MachineRecord:
             "created_at": self.created_at,
             "expires_at": self.expires_at,
             "state": PUBLIC_STATE[self.state],
-            "network_enabled": False,
+            "network_enabled": self.network is not None,
             "allow_host_compat": self.allow_host_compat,
             "guest_ip": None,
             "tap_name": None,
@@ -108,6 +117,8 @@ class MachineRecord:
         fields["actor"] = _process(fields["actor"])
         if fields["running"]:
             fields["running"] = RunningVmm(_process(fields["running"]["launcher"]), _process(fields["running"]["vmm"]))
+        if fields.get("network"):
+            fields["network"] = NetworkPolicy.from_json(fields["network"])
         return cls(**fields)
 
 

@@ -41,6 +41,7 @@ from pyro_mcp.model import (
     VmRecord,
     check_between,
 )
+from pyro_mcp.network.policy import parse
 from pyro_mcp.paths import Paths
 from pyro_mcp.sdk.environments import EnvironmentMethods
 from pyro_mcp.sdk.tasks import TaskMethods
@@ -193,7 +194,7 @@ class Pyro(EnvironmentMethods, TaskMethods):
             mem_mib=mem_mib,
             disk_mib=disk_mib,
             ttl_seconds=ttl_seconds,
-            network=network,
+            network=parse(network=network),
             allow_host_compat=allow_host_compat,
             driver=driver,
             require_isolation=require_isolation,
@@ -289,7 +290,7 @@ class Pyro(EnvironmentMethods, TaskMethods):
             mem_mib=mem_mib,
             disk_mib=disk_mib,
             ttl_seconds=ttl_seconds,
-            network=network,
+            network=parse(network=network),
             allow_host_compat=allow_host_compat,
             driver=driver,
             require_isolation=require_isolation,

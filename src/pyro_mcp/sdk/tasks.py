@@ -34,6 +34,7 @@ from pyro_mcp.model import (
     TaskSpec,
     Terminal,
 )
+from pyro_mcp.network.policy import parse
 
 if TYPE_CHECKING:  # imported where they are used: a run without tasks does not wait for them
     from pyro_mcp.engine.tasks.logs import Piece
@@ -91,7 +92,7 @@ class TaskMethods:
             mem_mib=mem_mib,
             disk_mib=disk_mib,
             ttl_seconds=ttl_seconds,
-            network=network,
+            network=parse(network=network),
             allow_host_compat=allow_host_compat,
             driver=driver,
             require_isolation=require_isolation,

@@ -10,7 +10,7 @@ from pyro_mcp.engine.tasks.results import WorkspaceSeed
 from pyro_mcp.errors import TaskExpired, WrongState
 from pyro_mcp.guest.outcome import JOB
 from pyro_mcp.host.processes import ProcessId
-from pyro_mcp.model import WORKSPACE, CommandState, ExecutionMode, Isolation, check_machine_id
+from pyro_mcp.model import WORKSPACE, CommandState, ExecutionMode, Isolation, NetworkPolicy, check_machine_id
 
 State = Literal["creating", "started", "stopped", "expired", "deleting"]
 STATES: tuple[str, ...] = get_args(State)
@@ -48,7 +48,7 @@ class TaskRecord:
     name: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
     idle_seconds: int | None = None
-    network: bool = False
+    network: NetworkPolicy | None = None
     execution_mode: ExecutionMode = "pending"
     isolation: Isolation = field(default_factory=lambda: NO_ISOLATION)
     seed: WorkspaceSeed = field(default_factory=lambda: EMPTY_SEED)
@@ -100,6 +100,7 @@ class TaskRecord:
         for name in ("created_at", "expires_at"):
             found[name] = float(found[name])
         found["actor"] = process(found["actor"])
+        found["network"] = NetworkPolicy.from_json(found["network"]) if found.get("network") else None
         return cls(**found)
 
 

@@ -47,7 +47,7 @@ def task_view(tasks: Tasks, record: TaskRecord, usage: TaskUsage | None = None) 
         "ended_at": record.ended_at,
         "ended_reason": record.ended_reason,
         "cause": record.cause,
-        "network_enabled": record.network,
+        "network_enabled": record.network is not None,
         "allow_host_compat": record.allow_host_compat,
         "guest_ip": None,
         "tap_name": None,

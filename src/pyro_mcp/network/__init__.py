@@ -1,0 +1,1 @@
+"""The network of a guest: what it may reach, and the way there."""
