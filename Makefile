@@ -52,7 +52,7 @@ runtime-materialize: ## Make the runtime bundle (Firecracker, manifest, notice) 
 
 runtime-bundle: runtime-materialize ## The same, by its older name.
 
-runtime-publish-environment-oci: ## Publish ENVIRONMENT to REGISTRY (host and path), from build/oci_layouts.
+runtime-publish-environment-oci: ## Publish ENVIRONMENT to REGISTRY (default: docker.io/USER), from build/oci_layouts.
 	$(RUN) python scripts/publish_environments.py --registry "$(REGISTRY)" "$(ENVIRONMENT)"
 
 runtime-publish-official-environments-oci: ## The same for every environment of the catalog.
@@ -64,8 +64,8 @@ lab: ## Real KVM and Firecracker in an emulated machine: tests/lab, as root and 
 lab-full: ## The same with the tests that take minutes.
 	$(RUN) python scripts/lab.py --full $(ARGS)
 
-chaos: ## Kill clients, keeper and VMs at random, for a long time.
-	PYRO_TEST_CHAOS_ROUNDS=100 $(RUN) pytest tests/guest/test_task_ends.py --timeout 3600
+chaos: ## Kill clients, keeper, launchers, VMMs and agents at random, a hundred times.
+	PYRO_TEST_CHAOS_ROUNDS=100 $(RUN) pytest tests/guest/test_chaos.py tests/guest/test_task_ends.py --timeout 3600
 
 bench: ## Measure; prints medians and ratios.
 	$(RUN) python benchmarks/bench.py

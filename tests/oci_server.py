@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import ssl
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -92,9 +93,11 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serving(image: MadeImage, fault: Fault | None = None) -> Iterator[Server]:
+def serving(image: MadeImage, fault: Fault | None = None, tls: ssl.SSLContext | None = None) -> Iterator[Server]:
     """The server, on a port of loopback."""
     server = Server(image, fault)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:

@@ -4,6 +4,7 @@ import json
 import os
 import stat
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from pyro_mcp.environments.installed import Kernel
 from pyro_mcp.environments.oci import media
 from pyro_mcp.environments.oci.publish import publish
 from pyro_mcp.environments.oci.reference import parse
-from pyro_mcp.errors import RegistryFault, StorageFault
+from pyro_mcp.errors import EXIT_FAILURE, RegistryFault, StorageFault
 from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.progress import Silent
 from pyro_mcp.model import PublishedEnvironment
@@ -107,13 +108,19 @@ def test_an_index_gives_the_image_for_this_platform(
     environments: Environments, server: RegistryAddress, tmp_path: Path
 ) -> None:
     ours = server.copy_to(IMAGE.write_layout(tmp_path / "a"), "demo/many:one")
+    others = [image(layer(Member("x", text))) for text in (b"of another machine", b"of nobody")]
+    for number, other in enumerate(others):
+        server.copy_to(other.write_layout(tmp_path / f"o{number}"), f"demo/many:other{number}")
+    kind = "application/vnd.oci.image.manifest.v1+json"
     index = {
         "schemaVersion": 2,
         "mediaType": "application/vnd.oci.image.index.v1+json",
         "manifests": [
-            {"mediaType": kind, "digest": digest, "size": size, "platform": {"os": "linux", "architecture": machine}}
-            for kind, digest, size, machine in (
-                ("application/vnd.oci.image.manifest.v1+json", IMAGE.digest, len(IMAGE.manifest), "amd64"),
+            {"mediaType": kind, "digest": made.digest, "size": len(made.manifest), "platform": platform}
+            for made, platform in (
+                (others[0], {"os": "linux", "architecture": "arm64"}),
+                (others[1], {"os": "unknown", "architecture": "unknown"}),  # as buildkit marks its attestations
+                (IMAGE, {"os": "linux", "architecture": "amd64"}),
             )
         ],
     }
@@ -211,6 +218,28 @@ def test_publishing_again_sends_nothing(push: Publish, server: RegistryAddress) 
     assert (first["sent_blobs"], first["manifest_sent"]) == (4, True)
     assert (second["sent_blobs"], second["sent_bytes"], second["manifest_sent"]) == (0, 0, False)
     assert first["digest"] == second["digest"]
+
+
+def test_make_publishes_with_the_credentials_of_the_environment(
+    exported: Path, environments: Environments, tmp_path: Path
+) -> None:
+    (tmp_path / "layouts").mkdir()
+    exported.rename(tmp_path / "layouts/debian_12")
+    script = Path(__file__).parents[2] / "scripts/publish_environments.py"
+    argv = [sys.executable, str(script), "--layouts", str(tmp_path / "layouts"), "--registry", "", "debian:12"]
+
+    def publish_as(**variables: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(argv, env={**os.environ, **variables}, capture_output=True, text=True, check=False)
+
+    with registry(tmp_path / "closed", extra=with_password(tmp_path)) as server:
+        own = {"PYRO_ENVIRONMENT_REGISTRY": f"{server.host}/official"}
+        login = {"OCI_REGISTRY_USERNAME": "tester", "OCI_REGISTRY_PASSWORD": "secret"}
+        refused = publish_as(**own)
+        assert (refused.returncode, "wants a login" in refused.stderr) == (EXIT_FAILURE, True)
+        assert "sent 4 blobs" in publish_as(**own, **login).stdout
+        assert "sent 0 blobs" in publish_as(**own, **login).stdout
+    nowhere = publish_as()
+    assert (nowhere.returncode, "name the registry" in nowhere.stderr) == (2, True)
 
 
 def test_our_artifact_is_the_fast_path_and_skopeo_copies_it(

@@ -11,6 +11,7 @@ from pyro_mcp.environments.catalog import CatalogEntry
 from pyro_mcp.environments.oci.names import lock_of
 from pyro_mcp.environments.oci.source import OciPuller
 from pyro_mcp.environments.oci.transport import Tuning
+from pyro_mcp.environments.oci.trust import Signatures
 from pyro_mcp.environments.source import Made
 from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.progress import Progress
@@ -25,9 +26,11 @@ class Quick:
 
     title = "test registry"
 
-    def __init__(self, paths: Paths, environ: dict[str, str], settings: dict[str, str]) -> None:
-        values = load(settings)
-        self.puller = OciPuller(paths, values, lock_of(paths, values), tuning=QUICK, environ=environ)
+    def __init__(
+        self, paths: Paths, environ: dict[str, str], settings: dict[str, str], signatures: Signatures | None
+    ) -> None:
+        values, lock = load(settings), lock_of(paths, load(settings))
+        self.puller = OciPuller(paths, values, lock, tuning=QUICK, environ=environ, signatures=signatures)
 
     def offers(self, entry: CatalogEntry) -> bool:
         return bool(entry.name)
@@ -45,9 +48,11 @@ def listener() -> Listener:
 def install(paths: Paths, listener: Listener, tmp_path: Path) -> Callable[..., Installed]:
     """Install an image from a server; *environ* is where credentials are looked for."""
 
-    def do(name: str, environ: dict[str, str] | None = None, **settings: str) -> Installed:
+    def do(
+        name: str, environ: dict[str, str] | None = None, signatures: Signatures | None = None, **settings: str
+    ) -> Installed:
         nothing = {"DOCKER_CONFIG": str(tmp_path / "no-docker")}
-        source = Quick(paths, {**nothing, **(environ or {})}, settings)
+        source = Quick(paths, {**nothing, **(environ or {})}, settings, signatures)
         environments = Environments(paths, load(settings), sources=[source])
         return environments.pull(name, progress=listener, deadline=Deadline.after(60))
 

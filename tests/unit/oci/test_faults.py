@@ -16,6 +16,7 @@ from tests.oci_server import Fault, Handler, challenge, first, serving, status
 from tests.unit.oci.conftest import nothing_installed
 
 from pyro_mcp.environments import Installed
+from pyro_mcp.environments.oci.reference import Reference
 from pyro_mcp.errors import ImageRefused, RegistryFault, RegistryUnreachable
 from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.wait import until
@@ -349,6 +350,24 @@ def test_a_mirror_is_asked_first_and_the_registry_when_it_fails(install: Install
         install(f"{server.host}/a/b:1", PYRO_REGISTRY_MIRRORS=f"{server.host}=http://{mirror.host}/mirrored")
         assert "/v2/mirrored/a/b/manifests/1" in [path for _, path in mirror.asked]
         assert any(mirror.host in note and "trying" in note for note in listener.notes)
+
+
+def test_a_mirror_that_has_the_image_spares_the_registry(install: Install) -> None:
+    with serving(IMAGE) as mirror, serving(IMAGE) as server:
+        found = install(f"{server.host}/a/b:1", PYRO_REGISTRY_MIRRORS=f"{server.host}=http://{mirror.host}")
+        assert found.source.startswith(f"oci://{server.host}/a/b@")
+        assert server.asked == []
+
+
+def test_an_image_whose_signature_is_refused_is_not_installed(install: Install, paths: Paths) -> None:
+    class Nobody:
+        def check(self, reference: Reference, digest: str) -> None:
+            raise ImageRefused(f"nobody signed {reference.name} as {digest}")
+
+    with serving(IMAGE) as server, pytest.raises(ImageRefused, match=f"nobody signed .* as {IMAGE.digest}"):
+        install(f"{server.host}/a/b:1", signatures=Nobody())
+    assert nothing_installed(paths)
+    assert BIG not in server.served
 
 
 def test_a_tag_stays_pinned_until_it_is_moved(install: Install, paths: Paths) -> None:
