@@ -1,16 +1,24 @@
 """``pyro demo``: the shortest proof that it works."""
 
+import shlex
+
 import click
 
 from pyro_mcp.cli import render
 from pyro_mcp.cli.demo_ollama import command as ollama
 from pyro_mcp.cli.progress import TaggedProgress
 
+GIT = "git --version"
+# Bash alone speaks enough HTTP to show that a name is found and that its server answers.
+HTTP = (
+    r"""exec 3<>/dev/tcp/example.com/80 && printf 'HEAD / HTTP/1.0\r\nHost: example.com\r\n\r\n' >&3 && head -n 1 <&3"""
+)
+
 
 @click.group(
     "demo", short_help="Run one command in a fresh microVM and show the whole result.", invoke_without_command=True
 )
-@click.option("--network", is_flag=True, help="Outbound network. Not in this version: refused.")
+@click.option("--network", is_flag=True, help="With a network: ask example.com for its first page instead.")
 @click.pass_context
 def command(context: click.Context, *, network: bool) -> int:
     """Run `git --version` in debian:12 and print the whole result as JSON."""
@@ -19,7 +27,7 @@ def command(context: click.Context, *, network: bool) -> int:
     from pyro_mcp.sdk import Pyro
 
     result = Pyro(progress=TaggedProgress("demo")).run_in_vm(
-        environment="debian:12", command="git --version", network=network
+        environment="debian:12", command=shlex.join(["bash", "-c", HTTP]) if network else GIT, network=network
     )
     render.result(result)
     return 0

@@ -14,6 +14,30 @@ from pyro_mcp.errors import InvalidRequest
 Command = Callable[..., Any]
 
 
+NETWORK_OPTIONS = (
+    click.option("--network", is_flag=True, help="Let the guest reach the public internet, and nothing else."),
+    click.option(
+        "--allow-host",
+        "allow_hosts",
+        multiple=True,
+        metavar="HOST[:PORT]",
+        help="Let the guest reach only this name or IPv4 address, by default its ports 80 and 443; repeatable.",
+    ),
+    click.option(
+        "--allow-private",
+        multiple=True,
+        metavar="CIDR",
+        help="Open a private range, such as 192.168.7.0/24; repeatable.",
+    ),
+    click.option(
+        "--network-policy",
+        default=None,
+        metavar="FILE|learn",
+        help="Take both lists from a TOML file; learn: put on record what was reached.",
+    ),
+)
+
+
 def machine_options(function: Command) -> Command:
     """What a machine is asked to be; the names are the SDK's parameters."""
     driver_help = next(row.help for row in SETTINGS if row.field == "driver")
@@ -38,7 +62,7 @@ def machine_options(function: Command) -> Command:
             show_default=True,
             help="Longest life of the machine (60-604800).",
         ),
-        click.option("--network", is_flag=True, help="Outbound network. Not in this version: refused."),
+        *NETWORK_OPTIONS,
         click.option(
             "--driver",
             type=click.Choice(DRIVERS),

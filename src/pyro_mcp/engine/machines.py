@@ -23,6 +23,7 @@ from pyro_mcp.errors import (
     Interrupted,
     InvalidRequest,
     MachineExpired,
+    NetworkUnavailable,
     ProgramMissing,
     PyroError,
     UnknownMachine,
@@ -183,6 +184,7 @@ class Machines:
             return self._choose(spec, progress)
         except (DriverUnavailable, ProgramMissing):
             if spec.allow_host_compat and spec.require_isolation == "any":
+                _require_no_network(spec)
                 return None
             raise
 
@@ -285,6 +287,15 @@ class Machines:
         except UnknownMachine:
             return False
         return True
+
+
+def _require_no_network(spec: MachineSpec) -> None:
+    """On the host itself a command has the host's own network, and no policy holds it."""
+    if spec.network is not None:
+        raise NetworkUnavailable(
+            "no virtual machine can run here, and on the host itself no network policy would hold",
+            remedy="Run it without --network, or make a driver work: `pyro doctor` says what is missing.",
+        )
 
 
 def _new_record(spec: MachineSpec, driver: Driver | None, version: str | None, *, with_caller: bool) -> MachineRecord:

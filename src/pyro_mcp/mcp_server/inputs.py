@@ -6,6 +6,7 @@ from pydantic import Field
 
 from pyro_mcp import model
 from pyro_mcp.mcp_server.budget import OUTPUT_CHARS_DEFAULT, OUTPUT_CHARS_MOST
+from pyro_mcp.network.policy import HOSTS_MOST
 
 STDIN_CHARS_MOST = 1_000_000
 VARIABLES_MOST = 256
@@ -51,7 +52,20 @@ TtlSeconds = Annotated[
         le=model.TTL_SECONDS_LIMITS[1],
     ),
 ]
-Network = Annotated[bool, Field(description="Give the guest outbound network. Off by default.")]
+Network = Annotated[
+    bool, Field(description="Let the guest reach the public internet, and nothing else. Off by default.")
+]
+AllowedHost = Annotated[str, Field(max_length=260)]
+AllowHosts = Annotated[
+    list[AllowedHost] | None,
+    Field(
+        description="Let the guest reach only these: HOST or HOST:PORT; without a port 80 and 443.",
+        max_length=HOSTS_MOST,
+    ),
+]
+LearnNetwork = Annotated[
+    bool, Field(description="Network on; the result's network.learned lists the hosts it used, for allow_hosts.")
+]
 AllowHostCompat = Annotated[
     bool,
     Field(description="Run on the host itself where no VM can run: no isolation. Refused unless the user allowed it."),

@@ -13,6 +13,7 @@ from pyro_mcp.mcp_server import inputs as i
 from pyro_mcp.mcp_server.jobs import Job, Outcome
 from pyro_mcp.mcp_server.service import Service
 from pyro_mcp.mcp_server.vm_tools import Call, carried, service_of
+from pyro_mcp.network.policy import LEARN
 from pyro_mcp.sdk import Pyro
 
 LOGS_DEFAULT = 20
@@ -41,6 +42,8 @@ async def task_create(  # noqa: PLR0913 - the contract's parameters
     ttl_seconds: i.TtlSeconds = model.DEFAULT_TTL_SECONDS,
     network: i.Network = False,
     allow_host_compat: i.AllowHostCompat = False,
+    allow_hosts: i.AllowHosts = None,
+    learn_network: i.LearnNetwork = False,
     source_path: i.OptionalSourcePath = None,
     name: i.TaskName = None,
     idempotency_key: i.IdempotencyKey = None,
@@ -58,6 +61,8 @@ async def task_create(  # noqa: PLR0913 - the contract's parameters
         "mem_mib": mem_mib,
         "ttl_seconds": ttl_seconds,
         "network": network,
+        "allow_hosts": allow_hosts or (),
+        "network_policy": LEARN if learn_network else None,
         "allow_host_compat": allow_host_compat,
         "source_path": source,
         "name": name,

@@ -10,6 +10,7 @@ from pyro_mcp.mcp_server import answers, outputs
 from pyro_mcp.mcp_server import inputs as i
 from pyro_mcp.mcp_server.jobs import Job, Outcome
 from pyro_mcp.mcp_server.service import Service
+from pyro_mcp.network.policy import LEARN
 from pyro_mcp.sdk import Pyro
 
 Call = Context[Service, Any]
@@ -31,6 +32,8 @@ async def vm_run(  # noqa: PLR0913 - the contract's parameters
     ttl_seconds: i.TtlSeconds = model.DEFAULT_TTL_SECONDS,
     network: i.Network = False,
     allow_host_compat: i.AllowHostCompat = False,
+    allow_hosts: i.AllowHosts = None,
+    learn_network: i.LearnNetwork = False,
     env: i.Variables = None,
     cwd: i.Cwd = "",
     stdin: i.Stdin = None,
@@ -49,6 +52,8 @@ async def vm_run(  # noqa: PLR0913 - the contract's parameters
         mem_mib=mem_mib,
         ttl_seconds=ttl_seconds,
         network=network,
+        allow_hosts=allow_hosts or (),
+        network_policy=LEARN if learn_network else None,
         allow_host_compat=allow_host_compat,
     )
     run: dict[str, Any] = {"command": command, "timeout_seconds": timeout_seconds, "env": env, "cwd": cwd}
@@ -71,7 +76,7 @@ async def vm_list_environments(ctx: Call) -> Annotated[CallToolResult, outputs.E
     return answers.result("\n".join(lines), shown.structured_content or {})
 
 
-async def vm_create(
+async def vm_create(  # noqa: PLR0913 - as vm_run
     ctx: Call,
     *,
     environment: i.Environment,
@@ -80,6 +85,8 @@ async def vm_create(
     ttl_seconds: i.TtlSeconds = model.DEFAULT_TTL_SECONDS,
     network: i.Network = False,
     allow_host_compat: i.AllowHostCompat = False,
+    allow_hosts: i.AllowHosts = None,
+    learn_network: i.LearnNetwork = False,
     idempotency_key: i.IdempotencyKey = None,
 ) -> Annotated[CallToolResult, outputs.VM]:
     """Put a machine on record without starting it. Then vm_start, vm_exec. It is deleted when this server ends."""
@@ -91,6 +98,8 @@ async def vm_create(
         mem_mib=mem_mib,
         ttl_seconds=ttl_seconds,
         network=network,
+        allow_hosts=allow_hosts or (),
+        network_policy=LEARN if learn_network else None,
         allow_host_compat=allow_host_compat,
     )
 

@@ -4,7 +4,7 @@ import contextlib
 import copy
 import importlib
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -183,10 +183,14 @@ class Pyro(EnvironmentMethods, TaskMethods):
         disk_mib: int = DEFAULT_DISK_MIB,
         driver: str = "auto",
         require_isolation: IsolationLevel = "any",
+        allow_hosts: Sequence[str] = (),
+        allow_private: Sequence[str] = (),
+        network_policy: str | Path | None = None,
     ) -> VmRecord:
         """Put a machine on record; without ``own_vms`` it outlives this process, until its *ttl_seconds* are over.
 
         Sizes are MiB. *require_isolation* ``hardware``: DriverUnavailable where only software emulation is to be had.
+        The parameters of the network are those of ``run_in_vm``.
         """
         spec = MachineSpec(
             environment=environment,
@@ -194,7 +198,7 @@ class Pyro(EnvironmentMethods, TaskMethods):
             mem_mib=mem_mib,
             disk_mib=disk_mib,
             ttl_seconds=ttl_seconds,
-            network=parse(network=network),
+            network=parse(network=network, allow_hosts=allow_hosts, allow_private=allow_private, source=network_policy),
             allow_host_compat=allow_host_compat,
             driver=driver,
             require_isolation=require_isolation,
@@ -264,6 +268,9 @@ class Pyro(EnvironmentMethods, TaskMethods):
         disk_mib: int = DEFAULT_DISK_MIB,
         driver: str = "auto",
         require_isolation: IsolationLevel = "any",
+        allow_hosts: Sequence[str] = (),
+        allow_private: Sequence[str] = (),
+        network_policy: str | Path | None = None,
         env: dict[str, str] | None = None,
         cwd: str = "",
         user: str = "",
@@ -278,11 +285,11 @@ class Pyro(EnvironmentMethods, TaskMethods):
 
         *command* goes to ``/bin/sh -lc``; ``None``: what the image says it runs. In an image of a registry the shell is
         no login shell, and where there is none the words of *command* are the program and its arguments.
-
         *stdin* is a descriptor or bytes. *on_stdout* and *on_stderr* get the output as it is produced; the result keeps
         at most 1 MiB of each stream. *on_started* is called once the command is in the guest's hands; *control* signals
-        or cancels the command from other threads. *require_isolation* ``hardware``: DriverUnavailable where only
-        software emulation is to be had.
+        or cancels the command from other threads. *require_isolation* ``hardware``: no software emulation.
+        *network*: the public internet. *allow_hosts* (``HOST[:PORT]``): only these. *allow_private* (CIDR): these, too.
+        *network_policy*: a file of both lists, or ``learn``. Each turns the network on; NetworkUnavailable without one.
         """
         machine = MachineSpec(
             environment=environment,
@@ -290,7 +297,7 @@ class Pyro(EnvironmentMethods, TaskMethods):
             mem_mib=mem_mib,
             disk_mib=disk_mib,
             ttl_seconds=ttl_seconds,
-            network=parse(network=network),
+            network=parse(network=network, allow_hosts=allow_hosts, allow_private=allow_private, source=network_policy),
             allow_host_compat=allow_host_compat,
             driver=driver,
             require_isolation=require_isolation,

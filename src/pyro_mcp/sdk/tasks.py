@@ -1,7 +1,7 @@
 """The part of ``Pyro`` that works with tasks: persistent machines for many commands."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
@@ -80,11 +80,15 @@ class TaskMethods:
         disk_mib: int = DEFAULT_DISK_MIB,
         driver: str = "auto",
         require_isolation: IsolationLevel = "any",
+        allow_hosts: Sequence[str] = (),
+        allow_private: Sequence[str] = (),
+        network_policy: str | Path | None = None,
     ) -> TaskRecordResult:
         """Make a task: a started machine that lives on until its *ttl_seconds* are over, it is idle, or deleted.
 
         ``/workspace`` gets what is at *source_path*: a directory or an archive (.tar, .tar.gz, .tgz). *name*: unique
         among living tasks. *idle_seconds*: end it when for so long no command ran and nobody asked for it.
+        The parameters of the network are those of ``run_in_vm``.
         """
         machine = MachineSpec(
             environment=environment,
@@ -92,7 +96,7 @@ class TaskMethods:
             mem_mib=mem_mib,
             disk_mib=disk_mib,
             ttl_seconds=ttl_seconds,
-            network=parse(network=network),
+            network=parse(network=network, allow_hosts=allow_hosts, allow_private=allow_private, source=network_policy),
             allow_host_compat=allow_host_compat,
             driver=driver,
             require_isolation=require_isolation,
