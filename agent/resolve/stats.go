@@ -12,7 +12,7 @@ import (
 const (
 	maxRefusedNames = 64
 	maxLearnedNames = 1024
-	writeEvery      = 100 * time.Millisecond
+	writeEvery      = 25 * time.Millisecond
 	addressRecord   = 16 // bytes of one that reply.add made
 )
 

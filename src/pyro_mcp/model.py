@@ -250,8 +250,39 @@ class Cleanup(TypedDict):
     reason: str
 
 
+class NetworkReport(TypedDict):
+    """The network a machine had. *policy* ``public``, ``learn`` or ``allow-list``.
+
+    *denied*: packets by class, and under ``name`` refused questions to the resolver; ``None``: not to be read any more.
+    *refused_names*: the first of those names. *learned*: with ``learn``, the hosts an allow-list would need.
+    """
+
+    policy: str
+    allow_hosts: list[str]
+    allow_private: list[str]
+    denied: dict[str, int] | None
+    refused_names: list[str]
+    learned: list[str] | None
+
+
+class NetworkInfo(TypedDict):
+    """The network of a machine. Without one, *reason* says why nothing goes out."""
+
+    vm_id: str
+    network_enabled: bool
+    outbound_connectivity_expected: bool
+    reason: NotRequired[str]
+    tap_name: NotRequired[str]
+    guest_ip: NotRequired[str]
+    gateway_ip: NotRequired[str]
+    subnet_cidr: NotRequired[str]
+    mac_address: NotRequired[str]
+    dns_servers: NotRequired[list[str]]
+    network: NotRequired[NetworkReport]
+
+
 class RunResult(TypedDict):
-    """One command and its machine.
+    """One command and its machine. *network* is ``None`` when it had none.
 
     *stdout* and *stderr* are text (other bytes become U+FFFD), each cut in the middle beyond 1 MiB. *start_error* says
     why the command could not be started at all; it is empty otherwise.
@@ -274,6 +305,7 @@ class RunResult(TypedDict):
     start_error: str
     execution_mode: ExecutionMode
     isolation: Isolation
+    network: NetworkReport | None
     cleanup: Cleanup
 
 

@@ -66,6 +66,16 @@ class MachinePaths:
         return self.directory / "end.json"
 
     @property
+    def network(self) -> Path:
+        """What the gate of a machine with a network keeps; it belongs to the gate's user."""
+        return self.directory / "network"
+
+    @property
+    def resolver_stats(self) -> Path:
+        """What the guest asked the resolver for, in numbers."""
+        return self.network / "resolver.json"
+
+    @property
     def run(self) -> Path:
         """Firecracker only: the one directory the VMM may write to, with its sockets. It belongs to the VMM's user."""
         return self.directory / "run"

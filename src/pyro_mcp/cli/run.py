@@ -7,6 +7,7 @@ import click
 
 from pyro_mcp import model
 from pyro_mcp.cli import render
+from pyro_mcp.cli.network import network_lines
 from pyro_mcp.cli.options import command_options, command_text, json_option, machine_options, parse_env
 from pyro_mcp.cli.progress import TaggedProgress
 from pyro_mcp.cli.signals import forwarded_signals
@@ -101,6 +102,8 @@ def _summary(result: model.RunResult) -> None:
         render.progress_line("[run] warning: this ran on the host itself, without isolation (--allow-host-compat)")
     if result["start_error"]:
         render.error_line(f"the command could not be started: {result['start_error']}")
+    for line in network_lines(result["network"]):
+        render.progress_line(f"[run] {line}")
     causes = f" causes={','.join(result['causes'])}" if result["causes"] else ""
     render.progress_line(
         f"[run] environment={result['environment']} execution_mode={result['execution_mode']}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pyro_mcp.cli import render
+from pyro_mcp.cli.network import network_lines
 from pyro_mcp.cli.options import json_option, machine_options, parse_labels
 from pyro_mcp.cli.progress import TaggedProgress, size
 
@@ -188,6 +189,8 @@ def _summary(record: "TaskRecordResult") -> Iterator[str]:
     if usage:
         yield f"Memory used: {size(usage['memory_used_bytes'])} of {size(usage['memory_total_bytes'])}"
         yield f"Disk used: {size(usage['disk_used_bytes'])} of {size(usage['disk_total_bytes'])}"
+    for line in network_lines(record["network"]):
+        yield f"Network: {line}"
     if record["state"] in ("started", "stopped"):
         idle = f", or {record['idle_seconds']} s after its last use" if record["idle_seconds"] else ""
         yield f"Time left: {record['remaining_seconds']} s{idle}"

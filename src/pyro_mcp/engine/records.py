@@ -15,6 +15,7 @@ from pyro_mcp.model import (
     VmRecord,
     check_machine_id,
 )
+from pyro_mcp.network.rules import GUEST, TAP
 
 State = Literal["created", "starting", "started", "executing", "stopping", "stopped", "deleting"]
 STATES: tuple[str, ...] = get_args(State)
@@ -95,8 +96,8 @@ class MachineRecord:
             "state": PUBLIC_STATE[self.state],
             "network_enabled": self.network is not None,
             "allow_host_compat": self.allow_host_compat,
-            "guest_ip": None,
-            "tap_name": None,
+            "guest_ip": GUEST if self.network else None,
+            "tap_name": TAP if self.network else None,
             "execution_mode": self.execution_mode,
             "isolation": self.isolation,
             "metadata": {},

@@ -3,6 +3,7 @@
 from pyro_mcp.engine import host_compat
 from pyro_mcp.engine.commands import outcome_of, run_job
 from pyro_mcp.engine.machines import Context, Machines
+from pyro_mcp.engine.network_view import report_of
 from pyro_mcp.engine.outcome import CommandIO, Outcome, Tee
 from pyro_mcp.engine.pool import Pool
 from pyro_mcp.engine.records import MachineRecord
@@ -11,7 +12,7 @@ from pyro_mcp.guest.outcome import new_job
 from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.progress import Progress
 from pyro_mcp.host.stopwatch import stage
-from pyro_mcp.model import CommandSpec, MachineSpec, RunResult, check_machine_id
+from pyro_mcp.model import CommandSpec, MachineSpec, NetworkReport, RunResult, check_machine_id
 
 TIMED_OUT = 124
 AFTER_EXEC = "post_exec_cleanup"
@@ -40,12 +41,13 @@ class Runs:
             progress.phase("execute", vm_id=record.machine_id)
             with stage("command"):
                 outcome = self._execute(record, command, io)
+            network = report_of(self._context.paths, record)
         finally:
             with stage("clean-up"):
                 self._machines.delete(record.machine_id)
             if self._pool:
                 self._pool.refill()
-        return _result(record, command, io, outcome)
+        return _result(record, command, io, outcome, network)
 
     def _create(self, machine: MachineSpec, progress: Progress) -> MachineRecord:
         try:
@@ -62,9 +64,10 @@ class Runs:
         record = self._context.store.move(machine_id, "executing", allowed=("started",))
         try:
             outcome = self._execute(record, command, io)
+            network = report_of(self._context.paths, record)
         finally:
             self._machines.discard(record)
-        return _result(record, command, io, outcome)
+        return _result(record, command, io, outcome, network)
 
     def _execute(self, record: MachineRecord, command: CommandSpec, io: CommandIO) -> Outcome:
         if record.execution_mode == "host_compat":
@@ -91,7 +94,9 @@ class Runs:
             raise
 
 
-def _result(record: MachineRecord, command: CommandSpec, io: CommandIO, outcome: Outcome) -> RunResult:
+def _result(
+    record: MachineRecord, command: CommandSpec, io: CommandIO, outcome: Outcome, network: NetworkReport | None
+) -> RunResult:
     out, err = io.captured.stdout, io.captured.stderr
     return {
         "vm_id": record.machine_id,
@@ -111,5 +116,6 @@ def _result(record: MachineRecord, command: CommandSpec, io: CommandIO, outcome:
         "start_error": outcome.error,
         "execution_mode": record.execution_mode,
         "isolation": record.isolation,
+        "network": network,
         "cleanup": {"vm_id": record.machine_id, "deleted": True, "reason": AFTER_EXEC},
     }

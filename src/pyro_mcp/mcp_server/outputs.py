@@ -54,17 +54,6 @@ def _typed(name: str, fields: dict[str, Any]) -> Any:  # noqa: ANN401 - a class 
     return make(name, fields)
 
 
-class NetworkInfo(TypedDict):
-    """The network of a machine. Without one, *reason* says why nothing goes out."""
-
-    vm_id: str
-    network_enabled: bool
-    outbound_connectivity_expected: bool
-    reason: NotRequired[str]
-    tap_name: NotRequired[str]
-    guest_ip: NotRequired[str]
-
-
 class JobOutput(TypedDict):
     """A piece of what a command wrote. Cursors are byte offsets; *at_end*: nothing more is known now."""
 
@@ -102,7 +91,7 @@ TASK_EXEC = call_of("TaskExecCallResult", results.TaskExecResult)
 TASK_SYNC = call_of("TaskSyncCallResult", PushedSync)
 JOB_STARTED = call_of("JobStartResult", TaskJob)
 JOB_RESULT = call_of("JobWaitResult", JobEnd)  # and the keys of whatever the job was
-NETWORK_INFO = NetworkInfo
+NETWORK_INFO = readable(model.NetworkInfo)
 JOB_OUTPUT = JobOutput
 JOB_CANCELLED = JobCancelled
 VM_RECORD = readable(model.VmRecord)

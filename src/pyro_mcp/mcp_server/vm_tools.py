@@ -163,14 +163,8 @@ async def vm_status(ctx: Call, *, vm_id: i.VmId) -> Annotated[CallToolResult, ou
 
 
 async def vm_network_info(ctx: Call, *, vm_id: i.VmId) -> Annotated[CallToolResult, outputs.NETWORK_INFO]:
-    """Show the network of a machine."""
-    found = await service_of(ctx).short(lambda pyro: pyro.status_vm(vm_id))
-    info: dict[str, Any] = {"vm_id": vm_id, "network_enabled": found["network_enabled"]}
-    if not found["network_enabled"]:
-        reason = "the machine was made without a network"
-        return answers.record({**info, "outbound_connectivity_expected": False, "reason": reason})
-    addresses = {key: found[key] for key in ("tap_name", "guest_ip") if found[key] is not None}
-    return answers.record({**info, "outbound_connectivity_expected": found["state"] == "started", **addresses})
+    """Show the network of a machine, and what it was denied."""
+    return answers.record(await service_of(ctx).short(lambda pyro: pyro.network_info_vm(vm_id)))
 
 
 async def vm_reap_expired(ctx: Call) -> Annotated[CallToolResult, outputs.VMS_REAPED]:

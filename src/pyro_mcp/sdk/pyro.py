@@ -32,6 +32,7 @@ from pyro_mcp.model import (
     DeletedVm,
     IsolationLevel,
     MachineSpec,
+    NetworkInfo,
     PrunedTemplates,
     ReapedVms,
     RunResult,
@@ -248,6 +249,12 @@ class Pyro(EnvironmentMethods, TaskMethods):
     def status_vm(self, vm_id: str) -> VmRecord:
         """The state of a machine, also of one that another process made."""
         return self._machines.status(vm_id)
+
+    def network_info_vm(self, vm_id: str) -> NetworkInfo:
+        """The network of a machine, and what it was denied so far."""
+        from pyro_mcp.engine.network_view import info_of
+
+        return info_of(self._paths, self._machines.living(vm_id))
 
     def reap_expired(self) -> ReapedVms:
         """Delete the machines whose time to live is over."""

@@ -2,7 +2,7 @@
 
 from typing import NotRequired, TypedDict
 
-from pyro_mcp.model import CommandState, ExecutionMode, Isolation, TaskState
+from pyro_mcp.model import CommandState, ExecutionMode, Isolation, NetworkReport, TaskState
 
 
 class WorkspaceSeed(TypedDict):
@@ -43,7 +43,8 @@ class TaskRecordResult(TypedDict):
     """A task as its users see it. Times are Unix seconds.
 
     *ended_at* and *ended_reason* (``ttl``, ``idle``, ``vmm``, ``machine_deleted``) with its *cause* in words say why a
-    task is not ``started`` any more. *usage* is there only in a status, and only when the guest answered.
+    task is not ``started`` any more. *usage* and *network* are there only in a status;
+    usage only when the guest answered.
     """
 
     task_id: str
@@ -76,6 +77,7 @@ class TaskRecordResult(TypedDict):
     running_count: int
     last_command: LastCommand | None
     usage: TaskUsage | None
+    network: NetworkReport | None
     metadata: dict[str, str]
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from pyro_mcp.engine.machines import Context
+from pyro_mcp.engine.network_view import report_of
 from pyro_mcp.engine.outcome import CommandIO
 from pyro_mcp.engine.records import MachineRecord
 from pyro_mcp.engine.sweep import sweep
@@ -90,7 +91,8 @@ class TaskService:
         """A task, with what it uses."""
         with self._tasks.using(wanted) as record:
             usage = usage_of(self._tasks, record)
-            return task_view(self._tasks, record, usage)
+            network = report_of(self._tasks.context.paths, self._tasks.machine(record.task_id))
+            return task_view(self._tasks, record, usage, network)
 
     def all(self) -> TaskList:
         """All tasks."""

@@ -18,14 +18,17 @@ from pyro_mcp.engine.tasks.results import (
 from pyro_mcp.errors import PyroError
 from pyro_mcp.guest.client import Agent
 from pyro_mcp.host.deadline import Deadline
-from pyro_mcp.model import WORKSPACE
+from pyro_mcp.model import WORKSPACE, NetworkReport
+from pyro_mcp.network.rules import GUEST, TAP
 from pyro_mcp.paths import TaskPaths
 
 USAGE_SECONDS = 3.0
 KIB = 1024
 
 
-def task_view(tasks: Tasks, record: TaskRecord, usage: TaskUsage | None = None) -> TaskRecordResult:
+def task_view(
+    tasks: Tasks, record: TaskRecord, usage: TaskUsage | None = None, network: NetworkReport | None = None
+) -> TaskRecordResult:
     """A task with the outline of its history."""
     latest = tasks.rows.entries(record.task_id, last=1)
     return {
@@ -49,8 +52,8 @@ def task_view(tasks: Tasks, record: TaskRecord, usage: TaskUsage | None = None) 
         "cause": record.cause,
         "network_enabled": record.network is not None,
         "allow_host_compat": record.allow_host_compat,
-        "guest_ip": None,
-        "tap_name": None,
+        "guest_ip": GUEST if record.network else None,
+        "tap_name": TAP if record.network else None,
         "execution_mode": record.execution_mode,
         "isolation": record.isolation,
         "workspace_path": WORKSPACE,
@@ -59,6 +62,7 @@ def task_view(tasks: Tasks, record: TaskRecord, usage: TaskUsage | None = None) 
         "running_count": len(tasks.rows.running(record.task_id)),
         "last_command": _last(latest[0]) if latest else None,
         "usage": usage,
+        "network": network,
         "metadata": {},
     }
 
