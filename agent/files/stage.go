@@ -2,7 +2,6 @@ package files
 
 import (
 	"fmt"
-	"hash/crc32"
 	"strings"
 	"syscall"
 )
@@ -59,7 +58,7 @@ func (s *Stage) ID() string { return s.id }
 
 // Take stages the records of one frame.
 func (s *Stage) Take(payload []byte) error {
-	s.sum = crc32.Update(s.sum, crc32.IEEETable, payload)
+	s.sum = addSum(s.sum, payload)
 	for len(payload) > 0 {
 		record, size, err := Decode(payload)
 		if err != nil {

@@ -52,7 +52,7 @@ func (s *Store) Begin(id string) (*Stage, error) {
 
 func (s *Store) prepare(id string) (*Stage, error) {
 	place := filepath.Join(s.Area, id)
-	stage := &Stage{store: s, id: id, place: place, root: noFD, tree: noFD, trash: noFD, dirFD: noFD, file: noFD}
+	stage := &Stage{store: s, id: id, place: place, root: noFD, tree: noFD, trash: noFD, dirFD: noFD, file: noFD, sum: sumStart}
 	stage.dirs = []directory{{flags: Implied}}
 	err := os.MkdirAll(place, 0o700)
 	for _, dir := range []struct {

@@ -12,6 +12,9 @@ from pyro_mcp.drivers.launcher import Command, FileUse, SocketUse
 
 LINKS = 16  # operations at once; a virtio-serial device has at most 31 ports, and each costs a little boot time
 FIRST_DESCRIPTOR = 3
+# Without fast string instructions: TCG carries out `rep movsb` byte by byte, and a kernel that is told they are fast
+# copies and clears its pages so, in place of eight bytes at a time: 10.3 s of processor time for a push, not 6.0.
+EMULATED_CPU = "max,-erms,-fsrm"
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 
@@ -53,7 +56,7 @@ def _machine(launch: Launch, accelerator: str) -> Iterator[str]:
     memory = ",memory-backend=mem" if launch.resume_from or launch.keep_memory_in else ""
     yield from ("-machine", f"microvm,acpi=on{memory}")
     yield from ("-accel", "kvm" if accelerator == "kvm" else "tcg,thread=multi")
-    yield from ("-cpu", "host" if accelerator == "kvm" else "max")
+    yield from ("-cpu", "host" if accelerator == "kvm" else EMULATED_CPU)
     yield from ("-smp", str(launch.vcpu_count), "-m", f"{launch.mem_mib}M")
 
 

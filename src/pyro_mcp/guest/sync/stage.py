@@ -40,7 +40,7 @@ class Stage:
         self._deadline = deadline
         self._parts: list[bytes] = []
         self._size = 0
-        self._checksum = 0
+        self._checksum = zlib.adler32(b"")
         self._records = 0
         self._bytes = 0
         self._directories = 1
@@ -111,7 +111,7 @@ class Stage:
         payload = b"".join(self._parts)
         self._parts.clear()
         self._size = 0
-        self._checksum = zlib.crc32(payload, self._checksum)
+        self._checksum = zlib.adler32(payload, self._checksum)
         self._settle()
         self._session.queue(FrameType.PUSH, payload)
         self._turn()
