@@ -230,6 +230,15 @@ def test_credentials_go_to_the_token_server_and_only_for_a_registry_the_user_nam
         assert seen == ["Basic " + base64.b64encode(b"me:pw").decode(), None]
 
 
+def test_a_mirror_does_not_get_the_login_for_the_registry(install: Install) -> None:
+    who = {"OCI_REGISTRY_USERNAME": "me", "OCI_REGISTRY_PASSWORD": "pw"}
+    closed = status(401, {"WWW-Authenticate": 'Basic realm="x"'})
+    with serving(IMAGE, closed) as mirror, serving(IMAGE) as server:
+        install(f"{server.host}/a/b:1", who, PYRO_REGISTRY_MIRRORS=f"{server.host}=http://{mirror.host}")
+        assert mirror.asked
+        assert all("authorization" not in headers for _, headers in mirror.headers_of)
+
+
 def test_a_token_server_without_tls_is_not_taken_from_a_registry_with_it() -> None:
     from pyro_mcp.environments.oci.authority import Authority
     from pyro_mcp.environments.oci.transport import Transport, Tuning

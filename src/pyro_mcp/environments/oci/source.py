@@ -102,7 +102,8 @@ class OciPuller:
         wanted = pinned or reference.wanted
         servers = self._servers(reference)
         for number, server in enumerate(servers, 1):
-            credentials = credentials_for(server.registry, self._environ, named_by_user=entry.origin != "catalog")
+            named = entry.origin != "catalog" and server.registry == reference.registry  # and not a mirror of it
+            credentials = credentials_for(server.registry, self._environ, named_by_user=named)
             repository = Repository(server, reference.repository, puller.transport, credentials)
             try:
                 document = repository.manifest(wanted, puller.deadline)
