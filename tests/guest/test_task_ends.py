@@ -20,7 +20,6 @@ from .task_steps import SETTLE, complete, history, keeper, tasks_end_with_the_te
 
 pytestmark = pytest.mark.guest
 
-FILES = 300
 ROUNDS = int(os.environ.get("PYRO_TEST_CHAOS_ROUNDS", "12"))
 
 
@@ -175,47 +174,3 @@ def test_kill_minus_nine_in_the_middle_of_create_leaves_nothing(home: Paths, pyr
     assert until(settled, Deadline.after(SETTLE))
     tasks = {record["task_id"] for record in pyro.list_tasks()["tasks"]}
     assert until(lambda: set(leftovers(home)) == tasks, Deadline.after(SETTLE))
-
-
-def test_random_kills_leave_a_history_without_a_hole_and_without_a_lie(home: Paths, pyro: Pyro, task: str) -> None:
-    """Each command writes its number into a file and its output: what is done must have run, once; and only that."""
-    moments = random.Random(7)
-    for number in range(1, ROUNDS + 1):
-        command = f"echo {number} >> /workspace/ran; echo {number}; sleep 0.{moments.randint(0, 9)}; exit {number}"
-        client = start_pyro("task", "exec", task, "--", command)
-        until(lambda: False, Deadline.after(moments.uniform(0.1, 1.5)))
-        if moments.random() < 0.2 and (found := keeper(home)) is not None:
-            os.kill(found.pid, signal.SIGKILL)
-        client.kill()
-        client.communicate()
-    assert until(lambda: complete(pyro, task), Deadline.after(SETTLE))
-    ran = [int(line) for line in pyro.exec_task(task, command="cat ran || true")["stdout"].split()]
-    assert len(ran) == len(set(ran))
-    for entry in history(pyro, task)[:-1]:
-        number = int(entry["command"].split()[1])
-        assert (entry["state"] == "done") == (number in ran), entry
-        if entry["state"] == "done":
-            assert (entry["exit_code"], entry["stdout"]) == (number, f"{number}\n")
-
-
-def test_a_push_killed_at_any_moment_leaves_the_old_tree_or_the_new_one(
-    pyro: Pyro, task: str, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    moments = random.Random(13)
-    trees = []
-    for tag in ("old", "new"):
-        root = tmp_path_factory.mktemp(tag)
-        for number in range(FILES):
-            (root / f"{number % 7}").mkdir(exist_ok=True)
-            (root / f"{number % 7}" / f"{number}.txt").write_text(f"{tag}\n" * 50)
-        trees.append(str(root))
-    pyro.push_task_sync(task, trees[0])
-    for number in range(ROUNDS):
-        client = start_pyro("task", "sync", "push", task, trees[(number + 1) % 2])
-        until(lambda: False, Deadline.after(moments.uniform(0.15, 1.5)))
-        client.kill()
-        client.communicate()
-        seen = pyro.exec_task(task, command="find . -type f | wc -l; cat */*.txt | sort | uniq -c")["stdout"].split()
-        assert seen in ([str(FILES), str(FILES * 50), "old"], [str(FILES), str(FILES * 50), "new"])
-    pyro.push_task_sync(task, trees[0])
-    assert pyro.exec_task(task, command="cat */*.txt | sort -u")["stdout"] == "old\n"
