@@ -238,7 +238,7 @@ def _packages(
         state.find(
             f"{need.program} is not installed; it {need.purpose}",
             f"Run `pyro setup`, or install the package {need.package}.",
-            fatal=needed_always or not (built or qemu_only),
+            fatal=needed_always or not (built or qemu_only or need.network),
         )
 
 

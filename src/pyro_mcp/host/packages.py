@@ -9,12 +9,16 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """A program pyro starts, the Debian or Ubuntu package that has it, and what it is for. Root can do without some."""
+    """A program pyro starts, the Debian or Ubuntu package that has it, and what it is for.
+
+    Root can do without some, and a host whose guests have no network without those of *network*.
+    """
 
     program: str
     package: str
     purpose: str
     root_needs_it: bool = True
+    network: bool = False
 
 
 REQUIREMENTS = (
@@ -26,6 +30,8 @@ REQUIREMENTS = (
     Requirement("dpkg-deb", "dpkg", "unpacks the kernel package"),
     Requirement("unshare", "util-linux", "keeps the mounts of a bootstrap to itself"),
     Requirement("newuidmap", "uidmap", "lets a normal user bootstrap environments", root_needs_it=False),
+    Requirement("nft", "nftables", "holds the network of a guest to its policy", network=True),
+    Requirement("pasta", "passt", "gives a guest a network where root's own means do not", network=True),
 )
 
 # What pyro's own tests need besides.
@@ -35,6 +41,7 @@ DEVELOPER = (
     Requirement("umoci", "umoci", "unpacks images in the tests, to compare"),
     Requirement("busybox", "busybox-static", "is in an image of the tests"),
     Requirement("curl", "curl", "puts an index into the tests' registry"),
+    Requirement("ip", "iproute2", "makes the networks of the tests"),
     Requirement("openssl", "openssl", "makes the certificates of the tests"),
 )
 
