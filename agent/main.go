@@ -13,9 +13,11 @@ import (
 	"pyro.dev/agent/boot"
 	"pyro.dev/agent/confine"
 	"pyro.dev/agent/files"
+	"pyro.dev/agent/gate"
 	"pyro.dev/agent/job"
 	"pyro.dev/agent/launch"
 	"pyro.dev/agent/listen"
+	"pyro.dev/agent/netns"
 	"pyro.dev/agent/power"
 	"pyro.dev/agent/reap"
 	"pyro.dev/agent/serve"
@@ -53,8 +55,12 @@ func command(args []string) int {
 			return confine.Main(args[1:])
 		case "files":
 			return serve.Local(args[1:])
+		case "gate":
+			return gate.Main()
 		case "launch":
 			return launch.Main(args[1:])
+		case "netns":
+			return netns.Main(args[1:])
 		case "tsc":
 			return tsc.Main()
 		case "version":

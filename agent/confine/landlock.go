@@ -46,8 +46,8 @@ var granted = map[string]uint64{
 type rule struct{ path, access string }
 
 // rulesInside are for a process in a root directory of its own: the layout is the same in every cell.
-func rulesInside() []rule {
-	return []rule{
+func rulesInside(network bool) []rule {
+	rules := []rule{
 		{"/", accessRead},
 		{sealedVMM, accessExecute},
 		{"/scratch", accessWrite},
@@ -55,6 +55,10 @@ func rulesInside() []rule {
 		{"/dev/kvm", accessDevice},
 		{"/dev/urandom", accessDevice},
 	}
+	if network {
+		rules = append(rules, rule{"/" + tunDevice, accessDevice})
+	}
+	return rules
 }
 
 // landlockVersion is what the kernel has; 0: nothing.

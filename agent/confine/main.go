@@ -14,6 +14,7 @@ const (
 	SealName   = "firecracker-seal"
 	sealedVMM  = "/firecracker"
 	required   = "--landlock=required"
+	networked  = "--network" // the VMM opens a TAP device
 	exitFailed = 1
 )
 
@@ -41,14 +42,24 @@ func Main(args []string) int {
 // gave for Firecracker.
 func Seal(args []string) int {
 	runtime.LockOSThread()
+	args, network := without(args, networked)
+	args, landlock := without(args, required)
 	var ruleset []rule
-	if at := slices.Index(args, required); at >= 0 {
-		args = slices.Delete(slices.Clone(args), at, at+1)
-		ruleset = rulesInside()
+	if landlock {
+		ruleset = rulesInside(network)
 	}
 	// Nothing needs this copy of us any more; it lies in memory (tmpfs).
 	_ = os.Remove("/" + SealName)
 	return complain(become(append([]string{sealedVMM}, args...), ruleset))
+}
+
+// without takes a word of ours out of what is Firecracker's; whether it was there.
+func without(args []string, word string) ([]string, bool) {
+	at := slices.Index(args, word)
+	if at < 0 {
+		return args, false
+	}
+	return slices.Delete(slices.Clone(args), at, at+1), true
 }
 
 func complain(err error) int {
@@ -65,14 +76,14 @@ func (p *plan) enter() error {
 		return err
 	}
 	if p.Kind == kindJailer {
-		return execute(p.Argv)
+		return Execute(p.Argv)
 	}
 	if err := pivot(p.Root); err != nil {
 		return err
 	}
 	var ruleset []rule
 	if p.Landlock {
-		ruleset = rulesInside()
+		ruleset = rulesInside(p.binds(tunDevice))
 	}
 	return become(p.Argv, ruleset)
 }
@@ -98,11 +109,14 @@ func (p *plan) enterLinks() error {
 	return become(p.Argv, append(ruleset, rule{p.Root, accessRead}))
 }
 
+// Become drops all privileges and replaces this process with a program.
+func Become(argv []string) error { return become(argv, nil) }
+
 // become drops all there is to drop, and replaces this process. No rules: no Landlock.
 func become(argv []string, ruleset []rule) error {
-	// Again, because a change of user (the jailer's) clears it. The parent is the launcher.
-	if err := prctl(prSetPdeathsig, uintptr(syscall.SIGKILL)); err != nil {
-		return fmt.Errorf("parent-death signal: %w", err)
+	// Again, because of the jailer's change of user. The parent is the launcher.
+	if err := dieWithParent(); err != nil {
+		return err
 	}
 	if err := dropPrivileges(); err != nil {
 		return err
@@ -112,10 +126,11 @@ func become(argv []string, ruleset []rule) error {
 			return fmt.Errorf("landlock: %w", err)
 		}
 	}
-	return execute(argv)
+	return Execute(argv)
 }
 
-func execute(argv []string) error {
+// Execute replaces this process with a program, and drops nothing.
+func Execute(argv []string) error {
 	err := syscall.Exec(argv[0], argv, []string{"PATH=/usr/bin:/bin", "LC_ALL=C"})
 	return fmt.Errorf("start %s: %w", argv[0], err)
 }

@@ -25,6 +25,8 @@ const (
 	accessWrite   = "write"
 	accessExecute = "execute"
 	accessDevice  = "device"
+
+	tunDevice = "dev/net/tun"
 )
 
 var accesses = []string{accessRead, accessWrite, accessExecute, accessDevice}
@@ -64,6 +66,10 @@ func parsePlan(text string) (*plan, error) {
 		}
 	}
 	return p, nil
+}
+
+func (p *plan) binds(target string) bool {
+	return slices.ContainsFunc(p.Binds, func(b bind) bool { return b.Target == target })
 }
 
 func isClean(name string) bool { return path.IsAbs(name) && path.Clean(name) == name }

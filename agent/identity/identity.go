@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"unsafe"
+
+	"pyro.dev/agent/nic"
 )
 
 // Config is what the host tells.
@@ -20,6 +22,8 @@ type Config struct {
 	TimeUnixNs int64  `json:"time_unix_ns"`
 	Entropy    []byte `json:"entropy"`
 	Resumed    bool   `json:"resumed"`
+	// Network is there when the machine has one.
+	Network *nic.Config `json:"network"`
 }
 
 const (
@@ -40,6 +44,8 @@ func (c Config) Check() error {
 		return errors.New("time_unix_ns is not a time")
 	case len(c.Entropy) < minEntropy || len(c.Entropy) > maxEntropy:
 		return fmt.Errorf("entropy is not %d to %d bytes", minEntropy, maxEntropy)
+	case c.Network != nil:
+		return c.Network.Check()
 	}
 	return nil
 }
@@ -69,8 +75,8 @@ type Place struct {
 // System is the running system.
 var System = Place{"/etc", "/proc/sys/kernel/random/boot_id", "/run/.pyro-boot-id"}
 
-// Apply sets everything and says what. Only a clock or an entropy that cannot be set is an error: names that an odd
-// image does not let us write are left out.
+// Apply sets everything and says what. Only a clock, an entropy or a network that cannot be set is an error: names that
+// an odd image does not let us write are left out.
 func Apply(c Config, at Place) (applied []string, err error) {
 	if err := setClock(c.TimeUnixNs); err != nil {
 		return nil, fmt.Errorf("clock: %w", err)
@@ -87,6 +93,13 @@ func Apply(c Config, at Place) (applied []string, err error) {
 	note("kernel_hostname", syscall.Sethostname([]byte(c.Hostname)))
 	for name, err := range at.writeNames(c) {
 		note(name, err)
+	}
+	if c.Network != nil {
+		if err := c.Network.Apply(); err != nil {
+			return applied, fmt.Errorf("network: %w", err)
+		}
+		applied = append(applied, "network")
+		note("resolver", replace(at.Etc+"/resolv.conf", c.Network.ResolvConf()))
 	}
 	if c.Resumed {
 		note("boot_id", at.renewBootID())

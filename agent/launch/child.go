@@ -44,6 +44,17 @@ func startChild(p *plan, null, console, log int) (*child, error) {
 	for _, fd := range p.Files {
 		files = append(files, uintptr(fd))
 	}
+	program, argv := p.Argv[0], p.Argv
+	var step *stage
+	if p.networked() {
+		var err error
+		if step, err = newStage(p); err != nil {
+			return nil, err
+		}
+		defer step.close()
+		program, argv = ownProgram, step.argv(len(files))
+		files = append(files, step.descriptors()...)
+	}
 	attributes := &syscall.ProcAttr{
 		Dir:   "/",
 		Env:   p.environment(),
@@ -52,16 +63,24 @@ func startChild(p *plan, null, console, log int) (*child, error) {
 	}
 	p.isolate(attributes.Sys)
 	restore := raiseOOMScore(p.OOMScoreAdj)
-	pid, err := syscall.ForkExec(p.Argv[0], p.Argv, attributes)
+	pid, err := syscall.ForkExec(program, argv, attributes)
 	restore()
 	if err != nil {
-		return nil, fmt.Errorf("start %s: %w", p.Argv[0], err)
+		return nil, fmt.Errorf("start %s: %w", program, err)
 	}
-	return &child{pid: pid}, nil
+	started := &child{pid: pid}
+	if step != nil {
+		if err := step.await(); err != nil {
+			started.end()
+			return nil, err
+		}
+	}
+	return started, nil
 }
 
+// credential is who the child is from the start; a networked one needs our privileges until its network is there.
 func (p *plan) credential() *syscall.Credential {
-	if p.UID < 0 {
+	if p.UID < 0 || p.networked() {
 		return nil
 	}
 	return &syscall.Credential{Uid: uint32(p.UID), Gid: uint32(p.GID), Groups: p.Groups}

@@ -17,10 +17,13 @@ var namespaceFlags = map[string]uintptr{
 	"uts":   syscall.CLONE_NEWUTS,
 }
 
-// What `pyro-agent confine` needs in a user namespace, to make a root directory and to drop everything else.
+// What `pyro-agent confine` needs in a user namespace, to make a root directory and to drop everything else; with the
+// next two, what `pyro-agent netns` needs.
 const (
-	capSetpcap  = 8
-	capSysAdmin = 21
+	capSetpcap        = 8
+	capSysAdmin       = 21
+	capNetBindService = 10
+	capNetAdmin       = 12
 )
 
 func (p *plan) checkNamespaces() error {
@@ -37,7 +40,9 @@ func (p *plan) checkNamespaces() error {
 
 func (p *plan) isolate(attributes *syscall.SysProcAttr) {
 	for _, name := range p.Namespaces {
-		attributes.Cloneflags |= namespaceFlags[name]
+		if name != "net" || !p.networked() { // that one is made by the stage
+			attributes.Cloneflags |= namespaceFlags[name]
+		}
 	}
 	if !slices.Contains(p.Namespaces, "user") {
 		return
@@ -46,4 +51,7 @@ func (p *plan) isolate(attributes *syscall.SysProcAttr) {
 	attributes.UidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getuid(), HostID: os.Getuid(), Size: 1}}
 	attributes.GidMappings = []syscall.SysProcIDMap{{ContainerID: os.Getgid(), HostID: os.Getgid(), Size: 1}}
 	attributes.AmbientCaps = []uintptr{capSetpcap, capSysAdmin}
+	if p.networked() {
+		attributes.AmbientCaps = append(attributes.AmbientCaps, capNetBindService, capNetAdmin)
+	}
 }

@@ -40,6 +40,7 @@ type plan struct {
 	Cgroups        []string          `json:"cgroups"`
 	ExtraLogs      []logPlan         `json:"extra_logs"`
 	Lend           []int             `json:"lend"` // of Files: what the child may read but opens for writing
+	Network        json.RawMessage   `json:"network"`
 }
 
 type ownerPlan struct {
@@ -60,7 +61,7 @@ var planKeys = map[string]bool{
 	"argv": true, "env": true, "files": true, "uid": true, "gid": true, "groups": true, "owner": true,
 	"deadline_unix_ms": true, "directory": true, "console": true, "log": true, "status_fd": true,
 	"rlimits": true, "oom_score_adj": true, "handover": false, "namespaces": false, "cgroups": false,
-	"extra_logs": false, "lend": false,
+	"extra_logs": false, "lend": false, "network": false,
 }
 
 // rlimitNumbers are the limits that a plan may set. They are set on the launcher, which keeps
@@ -109,7 +110,7 @@ func parsePlan(text []byte) (*plan, error) {
 		return nil, fmt.Errorf("plan: %w", err)
 	}
 	for _, check := range []func() error{p.checkProgram, p.checkIdentity, p.checkPaths, p.checkFiles, p.checkLimits,
-		p.checkNamespaces, p.checkCgroups} {
+		p.checkNamespaces, p.checkCgroups, p.checkNetwork} {
 		if err := check(); err != nil {
 			return nil, fmt.Errorf("plan: %w", err)
 		}

@@ -76,6 +76,11 @@ class MachinePaths:
         return self.network / "resolver.json"
 
     @property
+    def namespace(self) -> Path:
+        """Where the gate shows pasta the machine's network namespace, in a mount namespace of its own."""
+        return self.network / "namespace"
+
+    @property
     def run(self) -> Path:
         """Firecracker only: the one directory the VMM may write to, with its sockets. It belongs to the VMM's user."""
         return self.directory / "run"

@@ -9,11 +9,11 @@ a machine that goes on from there.
 """
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.processes import ProcessId
@@ -57,6 +57,30 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class LaunchNetwork:
+    """The network of a machine.
+
+    *plan* is what its launcher is told, but for what the driver knows (agent/netns/plan.go). *mac* is the guest's
+    hardware address, 12 hex digits.
+    """
+
+    plan: Mapping[str, Any]
+    mac: str
+
+    def told(self, *, owner: int | None) -> dict[str, Any]:
+        """The whole plan. *owner*: who opens the TAP device by its name (-1: the caller).
+
+        Without one, the VMM gets it as a descriptor.
+        """
+        return {**self.plan, "owner": -1 if owner is None else owner, "descriptor": owner is None}
+
+    @property
+    def colons(self) -> str:
+        """The hardware address as VMMs read it."""
+        return ":".join(self.mac[at : at + 2] for at in range(0, len(self.mac), 2))
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """All that a VMM is started from. Sizes are MiB; *deadline_unix_ms* is the end of its life on the wall clock.
 
@@ -65,7 +89,7 @@ class Launch:
 
     *resume_from*: go on from there instead of booting; ``paths.scratch`` is a copy of its scratch disk already.
     *keep_memory_in*: a snapshot of this machine will be wanted, with its memory in this file, which does not exist
-    yet. Only one of the two may be given.
+    yet. Only one of the two may be given. *network*: the guest has a network device.
     """
 
     machine_id: str
@@ -82,6 +106,7 @@ class Launch:
     extra_disks: tuple[Path, ...] = ()
     resume_from: Snapshot | None = None
     keep_memory_in: Path | None = None
+    network: LaunchNetwork | None = None
 
 
 @dataclass(frozen=True, slots=True)

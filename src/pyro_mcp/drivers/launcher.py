@@ -10,7 +10,7 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,9 @@ class Command:
     """What the launcher starts: in *argv* the descriptors of *files* are 3, 4, 5, ... in their order.
 
     *namespaces* are made for it (``mount``, ``pid``, ``net``, ``ipc``, ``uts``, ``user``), *cgroups* are directories
-    to remove when it has ended. *log_pipe* is a FIFO that leads into the VMM's log, as its stderr does.
+    to remove when it has ended. *log_pipe* is a FIFO that leads into the VMM's log, as its stderr does. *network*: what
+    is in the namespace ``net``, which is empty otherwise; where it says ``descriptor`` the TAP device is the descriptor
+    that follows those of *files*.
     """
 
     argv: tuple[str, ...]
@@ -75,6 +77,7 @@ class Command:
     rlimits: tuple[tuple[str, int], ...] = ()
     log_pipe: Path | None = None
     extra_logs: tuple[LogPipe, ...] = ()
+    network: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +194,8 @@ def _plan(command: Command, request: Launch, descriptors: list[int], status: int
         "rlimits": {"core": 0, **dict(command.rlimits)},
         "oom_score_adj": 300,
     }
+    if command.network is not None:
+        plan["network"] = dict(command.network)
     return json.dumps(plan).encode()
 
 

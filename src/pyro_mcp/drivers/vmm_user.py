@@ -22,6 +22,14 @@ def vmm_identity(machine_id: str) -> Identity | None:
     return Identity(uid, uid, groups=_kvm_groups())
 
 
+def gate_identity(machine_id: str) -> Identity | None:
+    """Who the gate of *machine_id* is: not the VMM's user, whose machine it watches over; ``None`` as above."""
+    vmm = vmm_identity(machine_id)
+    if vmm is None:
+        return None
+    return Identity(vmm.uid + UID_COUNT, vmm.gid + UID_COUNT) if vmm.uid != NOBODY else Identity(NOBODY, NOBODY)
+
+
 def may_open_kvm() -> bool:
     """Whether a VMM under its own identity may open /dev/kvm by its path; pyro itself may, if it is not root."""
     if os.geteuid() != 0 or _kvm_groups():

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pyro_mcp.drivers.base import Driver, Launch, RunningVmm
 from pyro_mcp.engine.channels import Channels
 from pyro_mcp.engine.evidence import gather
+from pyro_mcp.engine.networking import nic_of
 from pyro_mcp.errors import BootFailed, LinkTimeout, MachineFault
 from pyro_mcp.guest.client import Agent
 from pyro_mcp.guest.identity import Identity
@@ -55,7 +56,8 @@ def _boot_once(driver: Driver, launch: Launch, deadline: Deadline, started: Call
                 agent = Agent(Channels(driver.lines(launch.paths, vmm.running), quiet=deadline.remaining))
                 resumed = launch.resume_from is not None
                 with stage("handshake"):
-                    _configure(agent, Identity.fresh(launch.machine_id, resumed=resumed), deadline)
+                    identity = Identity.fresh(launch.machine_id, resumed=resumed, nic=nic_of(launch))
+                    _configure(agent, identity, deadline)
             except MachineFault as error:
                 how = vmm.ending(Deadline.after(ENDING_SECONDS))
                 raise MachineFault(f"{error.cause}{f'; {how}' if how else ''}", details=error.details) from error

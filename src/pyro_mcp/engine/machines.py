@@ -12,6 +12,7 @@ from pyro_mcp.engine.boot import boot, resume
 from pyro_mcp.engine.capacity import check_capacity
 from pyro_mcp.engine.channels import Channels
 from pyro_mcp.engine.failures import keep_evidence
+from pyro_mcp.engine.networking import machine_network, make_room, uplink_here
 from pyro_mcp.engine.records import NO_ISOLATION, MachineRecord
 from pyro_mcp.engine.store import Store
 from pyro_mcp.engine.templates import Kind, Templates
@@ -21,7 +22,6 @@ from pyro_mcp.errors import (
     DriverUnavailable,
     HostFault,
     Interrupted,
-    InvalidRequest,
     MachineExpired,
     NetworkUnavailable,
     ProgramMissing,
@@ -72,15 +72,12 @@ class Machines:
         UnknownEnvironment, DriverUnavailable, CapacityReached, NoSpace, and what the installation of the environment
         raises.
         """
-        if spec.network is not None:
-            raise InvalidRequest(
-                "this version of pyro cannot give a guest a network yet",
-                remedy="Run it without --network; files and input reach the guest through --stdin.",
-            )
         context = self._context
         context.environments.inspect(spec.environment)
         driver = self._driver_for(spec, progress)
         version = None
+        if spec.network is not None and driver is not None:
+            uplink_here(context.paths)  # rather now than after the environment was fetched
         if driver is not None:
             version = self._install(spec.environment, progress).version
         active, _ = context.store.all()
@@ -203,6 +200,7 @@ class Machines:
         with stage("prepare"):
             kind = self._kind(record, progress)
         private_directory(kind.launch.paths.directory)
+        make_room(kind.launch)
         try:
             running = self._bring_up(kind, progress)
         except PyroError:
@@ -217,6 +215,8 @@ class Machines:
         installed = self._install(record.environment, progress)
         driver = choice.by_name(context.paths, record.driver)
         choice.check(driver, record.require_isolation)
+        uplink = uplink_here(context.paths) if record.network else None
+        files = context.paths.machine(record.machine_id)
         launch = Launch(
             machine_id=record.machine_id,
             vcpu_count=record.vcpu_count,
@@ -224,14 +224,15 @@ class Machines:
             kernel=runtime.kernel,
             initramfs=runtime.initramfs_vsock if record.execution_mode == "guest_vsock" else runtime.initramfs,
             rootfs=installed.rootfs,
-            paths=context.paths.machine(record.machine_id),
+            paths=files,
             agent=runtime.agent,
             # One that is to outlive us is ours until it is on record: nothing that nobody knows can be left over.
             owner=record.owner or ProcessId.current(),
             deadline_unix_ms=int(record.expires_at * 1000),
             debug_console=context.settings.debug_console,
+            network=machine_network(record, files, uplink) if uplink else None,
         )
-        return Kind(record, launch, installed.digest, runtime.digest, driver)
+        return Kind(record, launch, installed.digest, runtime.digest, driver, uplink)
 
     def _bring_up(self, kind: Kind, progress: Progress) -> RunningVmm:
         """Resume the machine from its template; boot it where there is none, or when it cannot go on from it."""

@@ -16,6 +16,7 @@ from pyro_mcp.drivers.base import Driver, Launch, RunningVmm
 from pyro_mcp.engine.boot import boot
 from pyro_mcp.engine.capacity import check_capacity
 from pyro_mcp.engine.channels import Channels
+from pyro_mcp.engine.networking import for_template, nic_of
 from pyro_mcp.engine.records import MachineRecord
 from pyro_mcp.engine.store import Store
 from pyro_mcp.engine.template_store import GENERATION, Found, TemplateStore, snapshot_of
@@ -32,6 +33,7 @@ from pyro_mcp.host.progress import Progress
 from pyro_mcp.host.stopwatch import stage
 from pyro_mcp.host.wait import until
 from pyro_mcp.model import CommandSpec, new_machine_id
+from pyro_mcp.network.uplink import Uplink
 from pyro_mcp.paths import Paths, TemplatePaths
 from pyro_mcp.runtime.scratch import empty_scratch
 
@@ -55,13 +57,17 @@ WARM_UP = (
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A machine as templates see it: what it is started from. *launch* is that of the machine at hand."""
+    """A machine as templates see it: what it is started from. *launch* is that of the machine at hand.
+
+    *uplink*: what its way out is made of; a template has none.
+    """
 
     record: MachineRecord
     launch: Launch
     environment_digest: str
     runtime_digest: str
     driver: Driver
+    uplink: Uplink | None = None
 
     def key(self, layout: str) -> str:
         """The name of this kind's template: whatever could make a resumed machine differ from a booted one is in it."""
@@ -74,7 +80,7 @@ class Kind:
             "vcpu_count": self.launch.vcpu_count,
             "mem_mib": self.launch.mem_mib,
             "disk_mib": self.record.disk_mib,
-            "network": False,
+            "network": self.launch.network is not None,
             "warm_up": WARM_UP,
         }
         text = json.dumps(inputs, sort_keys=True, separators=(",", ":"))
@@ -195,6 +201,7 @@ class Templates:
             deadline_unix_ms=int(record.expires_at * 1000),
             keep_memory_in=work.memory,
         )
+        launch = for_template(launch, kind.uplink)
         self._records.insert(record)
         try:
             private_directory(files.directory)
@@ -205,17 +212,18 @@ class Templates:
                 self._records.update(record.moved("starting", running=running))
 
             running = boot(kind.driver, launch, seconds=self._settings.boot_timeout, started=on_record)
-            _prepare(Channels(kind.driver.lines(files, running)), record.machine_id)
+            _prepare(Channels(kind.driver.lines(files, running)), launch)
             kind.driver.snapshot(launch, running, snapshot_of(work, layout), Deadline.after(SNAPSHOT_SECONDS))
         finally:
             self._discard(record.machine_id)
 
 
-def _prepare(channels: ChannelOpener, machine_id: str) -> None:
+def _prepare(channels: ChannelOpener, launch: Launch) -> None:
     """Bring the guest to where its clones begin: warm, no session open, no job known, nothing put off."""
     warm_up(channels)
     # As a resumed machine will be configured: what that touches is warm then, too.
-    Agent(channels).configure(Identity.fresh(machine_id, resumed=True), Deadline.after(WARM_UP_SECONDS))
+    identity = Identity.fresh(launch.machine_id, resumed=True, nic=nic_of(launch))
+    Agent(channels).configure(identity, Deadline.after(WARM_UP_SECONDS))
     until(lambda: False, Deadline.after(SETTLE_SECONDS))
 
 

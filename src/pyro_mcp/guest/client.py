@@ -106,13 +106,15 @@ class Agent:
             entropy = identity.entropy
             for _ in range(CLOCK_TRIES):
                 sent = time.monotonic()
-                fields = {
+                fields: dict[str, Any] = {
                     "hostname": identity.hostname,
                     "machine_id": identity.machine_id,
                     "time_unix_ns": time.time_ns(),
                     "entropy": b64(entropy),
                     "resumed": identity.resumed,
                 }
+                if identity.nic is not None:
+                    fields["network"] = identity.nic.as_fields()
                 answer = exchange(session, "configure", fields, deadline)
                 # The guest's clock is behind by a part of that time. What a resumed guest does first is slow, what it
                 # does again is not.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pyro_mcp.drivers.base import Launch, Snapshot
+from pyro_mcp.drivers.base import Launch, LaunchNetwork, Snapshot
 from pyro_mcp.drivers.firecracker.cell import Cell, Cgroup, binds
 from pyro_mcp.drivers.firecracker.cgroups import Hierarchy, machine_cgroup
 from pyro_mcp.drivers.firecracker.plan import Binaries, command
@@ -54,6 +54,10 @@ def resumed() -> Launch:
     return replace(launch(), resume_from=found)
 
 
+def networked() -> Launch:
+    return replace(launch(), network=LaunchNetwork({"tap": "tap0"}, "060001234567"))
+
+
 def cgroup(version: int) -> Cgroup | None:
     if version == 2:
         return machine_cgroup(launch(vcpu_count=2), Hierarchy(2, ROOT, ("cpu", "memory", "pids")))
@@ -68,10 +72,13 @@ COMMANDS = {
     "firecracker-jailer-no-cgroup-resumed": (resumed(), replace(JAILER, cgroup=None)),
     "firecracker-namespaces": (launch(), Cell("namespaces", landlock=True)),
     "firecracker-landlock": (launch(), Cell("landlock", landlock=True)),
+    "firecracker-jailer-network": (networked(), JAILER),
+    "firecracker-namespaces-network": (networked(), Cell("namespaces", landlock=True)),
 }
 REQUESTS: dict[str, tuple[Launch, Version]] = {
     "firecracker-requests-1.12.1": (launch(), (1, 12, 1)),
     "firecracker-requests-1.16.1-debug": (launch(vcpu_count=2, debug_console=True), (1, 16, 1)),
+    "firecracker-requests-network": (networked(), (1, 12, 1)),
     "firecracker-requests-template": (replace(launch(), keep_memory_in=Path("/templates/t/memory")), (1, 12, 1)),
 }
 
@@ -99,6 +106,7 @@ def test_the_command_is_the_golden_one(name: str) -> None:
         f"cgroups: {' '.join(map(str, made.cgroups))}",
         f"rlimits: {dict(made.rlimits)}",
         f"log pipe: {made.log_pipe}",
+        *([f"network: {dict(made.network)}"] if made.network is not None else []),
         *(f"extra log: {log.pipe} -> {log.path} ({log.limit})" for log in made.extra_logs),
         "",
     ]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pyro_mcp.drivers.base import Launch, Snapshot
+from pyro_mcp.drivers.base import Launch, LaunchNetwork, Snapshot
 from pyro_mcp.drivers.launcher import FileUse, SocketUse
 from pyro_mcp.drivers.qemu.plan import FIRST_DESCRIPTOR, plan
 from pyro_mcp.drivers.qemu.snapshots import layout, nameless
@@ -35,6 +35,8 @@ def launch(*, vcpu_count: int = 1, debug_console: bool = False) -> Launch:
 TEMPLATE = Path("/cache/templates/00")
 SNAPSHOT = Snapshot(TEMPLATE / "state.bin", TEMPLATE / "memory.bin", TEMPLATE / "scratch.ext4", "layout")
 
+NETWORK = LaunchNetwork({}, "060001234567")
+
 CASES = {
     "qemu-tcg": (launch(), "tcg", 2596134),
     "qemu-tcg-unknown-tsc": (launch(), "tcg", None),
@@ -42,6 +44,7 @@ CASES = {
     "qemu-tcg-template": (replace(launch(), keep_memory_in=SNAPSHOT.memory), "tcg", 2596134),
     "qemu-tcg-resume": (replace(launch(), resume_from=SNAPSHOT), "tcg", 2596134),
     "qemu-tcg-debug": (launch(debug_console=True), "tcg", 2596134),
+    "qemu-tcg-network": (replace(launch(), network=NETWORK), "tcg", 2596134),
     "qemu-tcg-extra-disk": (replace(launch(), extra_disks=(Path("/cache/extra.squashfs"),)), "tcg", 2596134),
 }
 

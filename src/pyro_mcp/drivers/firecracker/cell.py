@@ -38,6 +38,7 @@ FIRECRACKER = "firecracker"
 SEAL = "firecracker-seal"
 SEAL_HOME = "seal"  # not the directory the jailer makes, which is named SEAL too
 DEVICES = (Path("/dev/kvm"), Path("/dev/urandom"))
+TUN = Path("/dev/net/tun")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,7 @@ def _binds(cell: Cell, launch: Launch, firecracker: Path) -> Iterator[Bind]:
     yield Bind(launch.paths.scratch, f"{base}{SCRATCH}", "write")
     yield Bind(launch.paths.run, f"{base}{RUN}", "write")
     if not jailed:  # the jailer makes its own
-        for device in DEVICES:
+        for device in (*DEVICES, TUN) if launch.network else DEVICES:
             yield Bind(device, str(device).removeprefix("/"), "device")
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pyro_mcp.drivers.base import Launch
 from pyro_mcp.drivers.firecracker.cell import (
@@ -22,6 +23,7 @@ OPEN_FILES = 2048  # devices, sockets, and one descriptor for each connection to
 FILE_SLACK = 64 << 20
 METRICS_LIMIT = 256 << 10
 LEVEL = "Warn"
+NETWORKED = "--network"  # another
 LANDLOCK_REQUIRED = "--landlock=required"  # a word for the seal, which takes it away
 
 
@@ -46,7 +48,15 @@ def command(launch: Launch, cell: Cell, binaries: Binaries, *, largest_file: int
         rlimits=limits,
         log_pipe=launch.paths.log_pipe,
         extra_logs=(LogPipe(launch.paths.metrics, METRICS_LIMIT, launch.paths.metrics_pipe),),
+        network=_network(launch, cell),
     )
+
+
+def _network(launch: Launch, cell: Cell) -> dict[str, Any] | None:
+    """Firecracker opens the TAP device by its name, as the user of its cell."""
+    if launch.network is None:
+        return None
+    return launch.network.told(owner=cell.identity.uid if cell.identity else -1)
 
 
 def _argv(launch: Launch, cell: Cell, binaries: Binaries, largest_file: int) -> Iterator[str]:
@@ -55,6 +65,8 @@ def _argv(launch: Launch, cell: Cell, binaries: Binaries, largest_file: int) -> 
         yield "--"
         if cell.landlock:
             yield LANDLOCK_REQUIRED
+        if launch.network is not None:
+            yield NETWORKED
     else:
         yield f"/{FIRECRACKER}" if cell.kind == "namespaces" else str(binaries.firecracker)
         yield from ("--id", launch.machine_id)

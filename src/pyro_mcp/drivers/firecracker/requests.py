@@ -17,6 +17,8 @@ from pyro_mcp.runtime.vmm_versions import VmmCapabilities
 GUEST_CID = 3  # the same for every machine: the Unix socket tells them apart
 ROOTFS_DRIVE = "rootfs"
 SCRATCH_DRIVE = "scratch"
+NIC = "eth0"
+TAP = "tap0"  # the same in every machine's namespace, and so in every snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ def _boot(launch: Launch, capabilities: VmmCapabilities) -> Iterator[Request]:
     yield _drive(ROOTFS_DRIVE, ROOTFS, read_only=True)
     yield _drive(SCRATCH_DRIVE, SCRATCH, read_only=False)
     yield _put("/vsock", guest_cid=GUEST_CID, uds_path=VSOCK)
+    if launch.network is not None:
+        yield _put(f"/network-interfaces/{NIC}", iface_id=NIC, guest_mac=launch.network.colons, host_dev_name=TAP)
     if capabilities.entropy:
         yield _put("/entropy")
     if capabilities.balloon:

@@ -31,7 +31,12 @@ MODE = 0o444
 def layout(launch: Launch, vmm: Vmm, cpu: str) -> str:
     """The digest of what a snapshot depends on: the requests, the VMM, the processor *cpu*."""
     nameless = replace(
-        launch, machine_id=NAMELESS, paths=MachinePaths(NOWHERE), resume_from=None, keep_memory_in=NOWHERE
+        launch,
+        machine_id=NAMELESS,
+        paths=MachinePaths(NOWHERE),
+        resume_from=None,
+        keep_memory_in=NOWHERE,
+        network=replace(launch.network, plan={}, mac=NAMELESS) if launch.network else None,
     )
     requests = [asdict(request) for request in boot_requests(nameless, vmm.capabilities)]
     parts = [requests, vmm.digests, vmm.capabilities.snapshot_format, vmm.capabilities.text, cpu]

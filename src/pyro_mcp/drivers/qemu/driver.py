@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 
 from pyro_mcp.drivers import launcher
 from pyro_mcp.drivers.base import Availability, Capabilities, Launch, Lines, RunningVmm, Snapshot, Started
@@ -65,7 +66,8 @@ class QemuDriver:
         if launch.keep_memory_in is not None:
             snapshots.make_memory(launch.keep_memory_in, launch.mem_mib, identity)
         with contextlib.ExitStack() as on_failure:
-            started = launcher.launch(self._plan(launch), launch, deadline, identity=identity)
+            command = networked(self._plan(launch), launch)
+            started = launcher.launch(command, launch, deadline, identity=identity)
             on_failure.callback(launcher.stop, started.running, Deadline.after(STOP_SECONDS))
             on_failure.callback(started.close)
             if launch.resume_from is not None:
@@ -97,3 +99,11 @@ class QemuDriver:
     def destroy(self, running: RunningVmm, deadline: Deadline) -> None:
         """See ``Driver``."""
         launcher.stop(running, deadline)
+
+
+def networked(command: launcher.Command, launch: Launch) -> launcher.Command:
+    """*command* in a network namespace, if *launch* has a network; without root that takes a user namespace, too."""
+    if launch.network is None:
+        return command
+    namespaces = ("net",) if os.geteuid() == 0 else ("user", "net")
+    return replace(command, namespaces=namespaces, network=launch.network.told(owner=None))

@@ -44,6 +44,7 @@ def plan(launch: Launch, *, program: str, accelerator: str, tsc_khz: int | None)
         argv += _disk(files, f"extra{number}", FileUse(image, os.O_RDONLY), read_only=True)
     argv += _links(launch, files)
     argv += _control(launch, files)
+    argv += _network(launch, files)
     return Command(tuple(argv), tuple(files.uses))
 
 
@@ -120,6 +121,15 @@ def _links(launch: Launch, files: _Files) -> Iterator[str]:
         descriptor = files.add(SocketUse(launch.paths.link(number)))
         yield from ("-chardev", f"socket,id=link{number},fd={descriptor},server=on,wait=off")
         yield from ("-device", f"virtserialport,nr={number + 1},chardev=link{number},name=pyro.link.{number}")
+
+
+def _network(launch: Launch, files: _Files) -> Iterator[str]:
+    if launch.network is None:
+        return
+    # The launcher's step before the VMM puts the TAP device behind the files; vhost would need another.
+    descriptor = FIRST_DESCRIPTOR + len(files.uses)
+    yield from ("-netdev", f"tap,id=uplink,fd={descriptor},vhost=off")
+    yield from ("-device", f"virtio-net-device,netdev=uplink,mac={launch.network.colons}")
 
 
 def _control(launch: Launch, files: _Files) -> Iterator[str]:

@@ -75,7 +75,15 @@ def _prepare(qmp: Qmp, deadline: Deadline) -> None:
 
 def nameless(launch: Launch) -> Launch:
     """The launch without what is one machine's own."""
-    return replace(launch, machine_id=NAMELESS, paths=MachinePaths(NOWHERE), resume_from=None, keep_memory_in=NOWHERE)
+    network = replace(launch.network, plan={}, mac=NAMELESS) if launch.network else None
+    return replace(
+        launch,
+        machine_id=NAMELESS,
+        paths=MachinePaths(NOWHERE),
+        resume_from=None,
+        keep_memory_in=NOWHERE,
+        network=network,
+    )
 
 
 def layout(command: Command, cpu: str) -> str:
