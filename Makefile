@@ -6,7 +6,7 @@ RUN := $(UV) run --quiet
 # What `make check` runs in the lab; `make lab-full` runs all of tests/lab, which takes half an hour.
 QUICK_LAB := tests/lab/test_lab_kvm.py
 
-.PHONY: dev-setup ollama-demo doctor runtime-publish-environment-oci runtime-publish-official-environments-oci dist runtime-materialize runtime-bundle help setup demo check lint unit test lab lab-full chaos bench dist-check clean
+.PHONY: dev-setup pypi-publish ollama-demo doctor runtime-publish-environment-oci runtime-publish-official-environments-oci dist runtime-materialize runtime-bundle help setup demo check lint unit test lab lab-full chaos bench dist-check clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,8 +47,9 @@ unit: ## The fast tests: no guest, no root.
 test: ## All tests, real guests included.
 	$(RUN) pytest
 
-runtime-materialize: ## Make the runtime bundle (Firecracker, manifest, notice) in build/runtime_bundle.
+runtime-materialize: ## Make the runtime bundle (Firecracker, kernel, manifest, notice, SBOM) in build/runtime_bundle.
 	$(RUN) python -m pyro_mcp.runtime.materialize runtime_sources build/runtime_bundle
+	$(RUN) python scripts/sbom.py build/runtime_bundle
 
 runtime-bundle: runtime-materialize ## The same, by its older name.
 
@@ -71,11 +72,15 @@ bench: ## Measure; prints medians and ratios.
 	$(RUN) python benchmarks/bench.py
 
 dist: runtime-materialize ## Build the wheel with the runtime bundle inside, and the source distribution, in dist/.
+	rm -rf dist
 	PYRO_EMBED_BUNDLE=build/runtime_bundle $(UV) build --quiet --wheel
 	$(UV) build --quiet --sdist
 
-dist-check: ## Build the distributions and try the wheel in a clean environment.
+dist-check: ## Build the distributions, check them, and run a guest from the wheel in clean environments.
 	scripts/dist_check.sh
+
+pypi-publish: ## Upload what `make dist` made: TWINE_PASSWORD, and if need be TWINE_USERNAME, PYPI_REPOSITORY_URL.
+	UV_PROJECT_ENVIRONMENT=build/publish-venv $(RUN) --only-group publish scripts/pypi_publish.sh
 
 clean: ## Remove what was built here.
 	rm -rf build dist src/pyro_mcp/_bin .venv

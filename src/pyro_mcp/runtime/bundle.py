@@ -1,4 +1,4 @@
-"""A runtime bundle: a directory with ``NOTICE`` and ``linux-x86_64/{manifest.json,bin/...}``.
+"""A runtime bundle: a directory with ``NOTICE`` and ``linux-x86_64/{manifest.json,bin/...,guest/...}``.
 
 ``make runtime-materialize`` makes one, ``PYRO_RUNTIME_BUNDLE_DIR`` names one, a wheel may have one inside.
 """
@@ -18,6 +18,7 @@ VARIABLE = "PYRO_RUNTIME_BUNDLE_DIR"
 EMBEDDED = Path(__file__).parents[1] / "runtime_bundle"
 MANIFEST = "manifest.json"
 NOTICE = "NOTICE"
+LICENSES = "licenses"
 SHA256 = re.compile(r"[0-9a-f]{64}")
 REMEDY = f"Make the bundle again with `make runtime-materialize`, or unset {VARIABLE}."
 

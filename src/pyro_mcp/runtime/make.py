@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from pyro_mcp.config import Settings
-from pyro_mcp.errors import RuntimeBroken
+from pyro_mcp.errors import PyroError, RuntimeBroken
 from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.files import private_directory, remove_tree, storage, write_atomically, write_json
 from pyro_mcp.host.progress import Progress
 from pyro_mcp.paths import Paths
-from pyro_mcp.runtime import initramfs, kernel, modules, vmlinux
+from pyro_mcp.runtime import initramfs, kernel, modules, prebuilt, vmlinux
 from pyro_mcp.runtime.agent import Agent, read_agent
 from pyro_mcp.runtime.manifest import (
     DIGEST,
@@ -49,26 +49,47 @@ class Builder:
         agent, program = read_agent(agent_path)
         work = private_directory(self.paths.runtimes / f"{PARTIAL}{secrets.token_hex(6)}")
         try:
-            package = self._kernel(work, refresh=refresh)
-            inputs = {**modules.RECIPE, "agent": agent.sha256, "kernel": package.described}
+            source = self._source(agent, work, refresh=refresh)
+            if isinstance(source, prebuilt.Prebuilt):
+                inputs = source.inputs
+            else:
+                inputs = {**modules.RECIPE, "agent": agent.sha256, "kernel": source.described}
             target = self.paths.runtimes / digest_of(inputs)
             present = target.exists()
             damage = (reason_not_intact(target, agent.path, full=True) if present else "") or damage
             if damage:
                 self.progress.note(f"The runtime is built again: {damage}.")
             if damage or not present:
-                self.progress.phase("runtime-build", kernel=package.version)
+                self.progress.phase("runtime-build", kernel=source.version)
                 made = private_directory(work / target.name)
-                self._make(made, package, program, inputs, work)
+                if isinstance(source, prebuilt.Prebuilt):
+                    source.copy_to(made)
+                    _finish(made, source.record)
+                else:
+                    self._make(made, source, program, inputs, work)
                 _publish(made, target, work)
             self._put_in_use(agent, target.name)
             return load(target, agent.path)
         finally:
             remove_tree(work)
 
-    def _kernel(self, work: Path, *, refresh: bool) -> kernel.KernelPackage:
-        package = None if refresh else kernel.chosen(self.paths)
-        return package or kernel.fetch(self.paths, self.settings, work, self.progress, self.deadline)
+    def _source(self, agent: Agent, work: Path, *, refresh: bool) -> kernel.KernelPackage | prebuilt.Prebuilt:
+        """What to make it from: the kernel package that was kept, what a bundle has, or the archive's kernel.
+
+        With *refresh* the archive comes first.
+        """
+        if not refresh:
+            found = kernel.chosen(self.paths) or prebuilt.find(agent)
+            if found is not None:
+                return found
+        try:
+            return kernel.fetch(self.paths, self.settings, work, self.progress, self.deadline)
+        except PyroError as error:
+            bundled = prebuilt.find(agent) if refresh else None
+            if bundled is None:
+                raise
+            self.progress.note(f"The kernel of the bundle, {bundled.version}, is used: {error.cause}")
+            return bundled
 
     def _make(
         self, made: Path, package: kernel.KernelPackage, program: bytes, inputs: dict[str, Any], work: Path
@@ -83,14 +104,9 @@ class Builder:
         self.deadline.check("building the runtime", RuntimeBroken)
         write_atomically(made / INITRAMFS, initramfs.build(program, chosen["serial"]), mode=FILE_MODE)
         write_atomically(made / INITRAMFS_VSOCK, initramfs.build(program, chosen["vsock"]), mode=FILE_MODE)
-        manifest = {
-            "digest": made.name,
-            "inputs": inputs,
-            "kernel": {**inputs["kernel"], "release": release},
-            "modules": {link: [module.name for module in order] for link, order in chosen.items()},
-            "parts": {name: part_record(made / name) for name in PARTS},
-        }
-        write_json(made / MANIFEST, manifest)
+        loaded = {link: [module.name for module in order] for link, order in chosen.items()}
+        kernel_record = {**inputs["kernel"], "release": release}
+        _finish(made, {"inputs": inputs, "kernel": kernel_record, "modules": loaded})
 
     def _put_in_use(self, agent: Agent, digest: str) -> None:
         """Write the index, and remove runtimes that nobody starts from any more."""
@@ -112,6 +128,12 @@ class Builder:
         with storage(f"sweeping {self.paths.runtimes}"):
             for path in self.paths.runtimes.glob(f"{PARTIAL}*"):
                 remove_tree(path)
+
+
+def _finish(made: Path, record: dict[str, Any]) -> None:
+    """Write the manifest of the parts in *made*."""
+    parts = {name: part_record(made / name) for name in PARTS}
+    write_json(made / MANIFEST, {**record, "digest": made.name, "parts": parts})
 
 
 def _write_kernel(path: Path, image: bytes) -> None:

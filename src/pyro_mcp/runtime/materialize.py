@@ -1,4 +1,4 @@
-"""Making a runtime bundle: the programs of the first source that works, a manifest, the notice.
+"""Making a runtime bundle: the programs of the first source that works, kernel and initramfs, a manifest, the notice.
 
 ``python -m pyro_mcp.runtime.materialize RECIPE_DIRECTORY TARGET``; the Makefile calls it.
 """
@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from pyro_mcp import __version__
+from pyro_mcp.config import load
 from pyro_mcp.errors import PyroError, RuntimeBroken
 from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.files import private_directory, read_json, remove_tree, sha256_file, storage, write_json
 from pyro_mcp.host.progress import Progress
-from pyro_mcp.paths import PLATFORM
-from pyro_mcp.runtime import bundle
+from pyro_mcp.paths import PLATFORM, Paths
+from pyro_mcp.runtime import build, bundle, prebuilt
+from pyro_mcp.runtime.manifest import Runtime
 from pyro_mcp.runtime.vmm_sources import PROGRAMS, RELEASE, SOURCES, WHEEL, Source, first_that_works
 from pyro_mcp.runtime.vmm_versions import capabilities_of, version_text
 
@@ -61,9 +63,17 @@ def _row(source: Source) -> dict[str, Any]:
 
 
 def materialize(
-    recipes: Path, target: Path, progress: Progress, deadline: Deadline, sources: tuple[Source, ...] | None = None
+    recipes: Path,
+    target: Path,
+    progress: Progress,
+    deadline: Deadline,
+    sources: tuple[Source, ...] | None = None,
+    guest: Runtime | None = None,
 ) -> bundle.Bundle:
-    """Make the bundle *target*, in place of one that is there. Raises RuntimeBroken when no source works."""
+    """Make the bundle *target*, in place of one that is there; with kernel and initramfs if *guest* is given.
+
+    Raises RuntimeBroken when no source works.
+    """
     chosen = recipe(recipes) if sources is None else sources
     partial = target.with_name(f".partial-{target.name}")
     remove_tree(partial)
@@ -77,7 +87,9 @@ def materialize(
                 shutil.copyfile(path, directory / "bin" / name)
                 (directory / "bin" / name).chmod(0o755)
             shutil.copyfile(recipes / bundle.NOTICE, made / bundle.NOTICE)
-            write_json(directory / bundle.MANIFEST, _manifest(source, directory))
+            shutil.copytree(recipes / bundle.LICENSES, made / bundle.LICENSES)
+            packed = {} if guest is None else {prebuilt.KEY: prebuilt.pack(guest, directory / prebuilt.KEY)}
+            write_json(directory / bundle.MANIFEST, {**_manifest(source, directory), **packed})
             (directory / bundle.MANIFEST).chmod(0o644)
             remove_tree(target)
             made.rename(target)
@@ -113,11 +125,16 @@ def main(arguments: list[str]) -> int:
     recipes, target = (Path(word) for word in arguments)
     os.umask(0o022)
     try:
-        made = materialize(recipes, target, _Lines(), Deadline.after(SECONDS))
+        deadline = Deadline.after(SECONDS)
+        guest = build.ensure(Paths.of_user(), load(), _Lines(), deadline)
+        made = materialize(recipes, target, _Lines(), deadline, guest=guest)
     except PyroError as error:
         sys.stderr.write(f"[error] {error.cause}\n        {error.remedy}\n")
         return 1
-    _Lines().note(f"made {made.root} with Firecracker {made.manifest['component_versions']['firecracker']}")
+    _Lines().note(
+        f"made {made.root} with Firecracker {made.manifest['component_versions']['firecracker']}"
+        f" and the kernel {guest.kernel_version}"
+    )
     return 0
 
 
