@@ -1,7 +1,6 @@
 """What every test gets: directories of its own, and at the very end the proof that nothing was left behind."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,8 @@ os.environ["PYRO_ENVIRONMENT_SOURCES"] = "bootstrap"
 SETTLE_SECONDS = 5.0
 # Kernels and environments that tests share, also from session to session.
 TEST_CACHE = Path(__file__).parents[1] / "build" / "test-cache"
+BEFORE = pytest.StashKey[Baseline]()
+LEFT = pytest.StashKey[list[str]]()
 
 
 @pytest.fixture
@@ -27,9 +28,23 @@ def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
     return Paths.of_user()
 
 
-@pytest.fixture(scope="session", autouse=True)
-def nothing_is_left_behind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No process that holds our files, no mount and no network device survives the session."""
-    before = Baseline.take([tmp_path_factory.getbasetemp(), TEST_CACHE])
-    yield
-    assert until(lambda: not before.leaks(), Deadline.after(SETTLE_SECONDS)), before.leaks()
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Look around before the first test: of workers side by side (``pytest -n 2``), who started them does."""
+    if not hasattr(session.config, "workerinput"):
+        base = session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]
+        session.config.stash[BEFORE] = Baseline.take([base, TEST_CACHE])
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """No process that holds our files, no mount and no network device survives the session; else it has failed."""
+    before = session.config.stash.get(BEFORE, None)
+    if before is not None and not until(lambda: not before.leaks(), Deadline.after(SETTLE_SECONDS)):
+        session.config.stash[LEFT] = before.leaks()
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say what was left behind."""
+    for line in config.stash.get(LEFT, []):
+        terminalreporter.write_line(f"LEFT BEHIND {line}", red=True)
