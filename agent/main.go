@@ -22,6 +22,7 @@ import (
 	"pyro.dev/agent/reap"
 	"pyro.dev/agent/serve"
 	"pyro.dev/agent/tsc"
+	"pyro.dev/agent/tunnel"
 )
 
 // version is set by the build: -ldflags "-X main.version=...".
@@ -96,6 +97,7 @@ func guest() {
 		BootMs:   machine.StageMs,
 		Jobs:     jobs,
 		Files:    &files.Store{Root: workspace, Area: stagingArea},
+		Tunnels:  &tunnel.Table{},
 		PowerOff: func() { jobs.KillAll(); power.Off(words.Restart) },
 	}
 	if err := open(server, words.Vsock); err != nil {

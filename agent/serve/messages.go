@@ -33,6 +33,8 @@ type request struct {
 	Records  uint64   `json:"records"`
 	Bytes    uint64   `json:"bytes"`
 	Checksum uint32   `json:"checksum"`
+
+	Window int `json:"window"`
 }
 
 type terminal struct {

@@ -58,18 +58,17 @@ func connect(t *testing.T, s *Server) *host {
 	return h
 }
 
-func (h *host) hello(session uint32) {
+func (h *host) hello(session uint32) (seen []byte) {
 	h.t.Helper()
 	h.session = session
 	hello := wire.Hello{Generation: 1, Session: session, Nonce: [16]byte{byte(session)}}
 	h.write(wire.AppendHello(nil, hello))
-	h.welcome(hello)
+	return h.welcome(hello)
 }
 
-// welcome drops bytes until the WELCOME, as hosts do.
-func (h *host) welcome(want wire.Hello) {
+// welcome drops bytes until the WELCOME, as hosts do; they are returned.
+func (h *host) welcome(want wire.Hello) (seen []byte) {
 	h.t.Helper()
-	var seen []byte
 	one := make([]byte, 1)
 	for !bytes.HasSuffix(seen, wire.AppendWelcome(nil, want)) {
 		if _, err := h.conn.Read(one); err != nil {
@@ -78,6 +77,7 @@ func (h *host) welcome(want wire.Hello) {
 		seen = append(seen, one...)
 	}
 	h.reader = wire.NewReader(h.conn)
+	return seen
 }
 
 func (h *host) write(p []byte) {

@@ -8,6 +8,7 @@ import (
 	"pyro.dev/agent/files"
 	"pyro.dev/agent/job"
 	"pyro.dev/agent/listen"
+	"pyro.dev/agent/tunnel"
 	"pyro.dev/agent/wire"
 )
 
@@ -17,6 +18,7 @@ type Server struct {
 	BootMs  map[string]int64
 	Jobs    *job.Table // nil: only files are served
 	Files   *files.Store
+	Tunnels *tunnel.Table // nil, too, where only files are served
 	// PowerOff ends the machine. It is called once the answer is on its way.
 	PowerOff func()
 

@@ -9,6 +9,7 @@ import (
 	"pyro.dev/agent/files"
 	"pyro.dev/agent/job"
 	"pyro.dev/agent/listen"
+	"pyro.dev/agent/tunnel"
 	"pyro.dev/agent/wire"
 )
 
@@ -29,20 +30,28 @@ type session struct {
 	stage   *files.Stage // of the push that is open on this session
 }
 
-// operation streams a job, or files, to the session's client.
+// operation streams a job, files, or connections, to the session's client; one of the three is not nil.
 type operation struct {
-	client   *job.Client // nil: files
+	client   *job.Client
 	walk     *files.Walk
+	tunnel   *tunnel.Tunnel
 	ending   atomic.Bool // the last frame is about to be written: another request may come
 	finished chan struct{}
 }
 
 // stop makes the stream end soon.
 func (op *operation) stop() {
-	if op.client != nil {
+	switch {
+	case op.client != nil:
 		op.client.Cancel()
-	} else {
+	case op.walk != nil:
 		op.walk.Stop()
+	default:
+		op.tunnel.Stop()
+		go func() {
+			op.tunnel.Wait()
+			close(op.finished)
+		}()
 	}
 }
 
@@ -68,6 +77,9 @@ func (s *session) handle(frame wire.Frame) error {
 	}
 	if frame.Type == wire.Push {
 		return s.push(frame.Payload)
+	}
+	if frame.Type == wire.TunnelIn {
+		return s.toTunnel(frame.Payload)
 	}
 	if s.op == nil || s.op.client == nil {
 		return nil // meant for an operation that has just ended
@@ -104,6 +116,9 @@ func (s *session) request(payload []byte) error {
 	}
 	if transfers(r.Op) || s.stage != nil {
 		return s.transfer(&r)
+	}
+	if r.Op == "tunnel" {
+		return s.tunnel(&r)
 	}
 	answer, client, err := s.server.perform(&r)
 	if err != nil {

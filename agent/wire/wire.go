@@ -27,24 +27,26 @@ var (
 // Type says what a frame carries.
 type Type uint8
 
-// Types 1 to 6 go from the host to the guest, 16 to 22 from the guest to the host.
+// Types 1 to 7 go from the host to the guest, 16 to 23 from the guest to the host.
 const (
-	Request  Type = 1
-	Stdin    Type = 2
-	StdinEOF Type = 3
-	Signal   Type = 4
-	Resize   Type = 5
-	Push     Type = 6
-	Response Type = 16
-	Stdout   Type = 17
-	Stderr   Type = 18
-	Exit     Type = 19
-	Error    Type = 20
-	Credit   Type = 21
-	Entries  Type = 22
+	Request   Type = 1
+	Stdin     Type = 2
+	StdinEOF  Type = 3
+	Signal    Type = 4
+	Resize    Type = 5
+	Push      Type = 6
+	TunnelIn  Type = 7
+	Response  Type = 16
+	Stdout    Type = 17
+	Stderr    Type = 18
+	Exit      Type = 19
+	Error     Type = 20
+	Credit    Type = 21
+	Entries   Type = 22
+	TunnelOut Type = 23
 )
 
-func (t Type) known() bool { return t >= Request && t <= Push || t >= Response && t <= Entries }
+func (t Type) known() bool { return t >= Request && t <= TunnelIn || t >= Response && t <= TunnelOut }
 
 // Fault is why a frame is invalid.
 type Fault string

@@ -17,6 +17,7 @@
         |   |-- ProgramFailed                  program_failed
         |   |-- NoSpace                        no_space
         |   |-- StorageFault                   storage_fault
+        |   |-- PortUnavailable                port_unavailable
         |   `-- Busy                           busy
         |-- RuntimeBroken                      runtime_broken
         |-- EnvironmentFault                   environment_fault
@@ -169,6 +170,13 @@ class StorageFault(HostFault):
 
     code = "storage_fault"
     usual_remedy = "Check the owner and the permissions of the directory named above."
+
+
+class PortUnavailable(HostFault):
+    """A port of this host cannot be listened on; nothing was started."""
+
+    code = "port_unavailable"
+    usual_remedy = "Choose another host port, or 0 for a free one; `ss -ltnp` shows who has which."
 
 
 class Busy(HostFault):

@@ -281,6 +281,14 @@ class NetworkInfo(TypedDict):
     network: NotRequired[NetworkReport]
 
 
+class PublishedPort(TypedDict):
+    """A port of this host that leads to a port of a guest."""
+
+    address: str
+    host_port: int
+    guest_port: int
+
+
 class RunResult(TypedDict):
     """One command and its machine. *network* is ``None`` when it had none.
 
@@ -306,6 +314,7 @@ class RunResult(TypedDict):
     execution_mode: ExecutionMode
     isolation: Isolation
     network: NetworkReport | None
+    published_ports: list[PublishedPort]
     cleanup: Cleanup
 
 

@@ -27,6 +27,14 @@ from pyro_mcp.host.stopwatch import listen, since_process_start
     help="End the command after this time; exit code 124.",
 )
 @command_options(home="the user's home")
+@click.option(
+    "--publish",
+    "-p",
+    multiple=True,
+    metavar="[ADDR:]HOSTPORT:GUESTPORT",
+    help="A TCP port of this host that leads to one of the guest, on 127.0.0.1 unless ADDR says otherwise; host port 0:"
+    " a free one. Repeatable; needs no network.",
+)
 @click.option("--timings", is_flag=True, help="Say on stderr where the time went, in milliseconds.")
 @json_option
 def command(  # noqa: PLR0913 - one per option
@@ -36,6 +44,7 @@ def command(  # noqa: PLR0913 - one per option
     variables: tuple[str, ...],
     cwd: str,
     user: str,
+    publish: tuple[str, ...],
     *,
     with_stdin: bool,
     tty: bool,
@@ -78,6 +87,7 @@ def command(  # noqa: PLR0913 - one per option
             on_stderr=None if as_json else lambda data: render.guest_bytes(2, data),
             on_started=signals.started,
             control=signals.control,
+            publish=publish,
             **machine,  # type: ignore[arg-type]  # click's options are named as the parameters are
         )
     if as_json:

@@ -1,13 +1,17 @@
 """Running commands in machines: the one-shot run, and the one command of a machine that was made before."""
 
+from collections.abc import Iterable, Sequence
+
 from pyro_mcp.engine import host_compat
 from pyro_mcp.engine.commands import outcome_of, run_job
 from pyro_mcp.engine.machines import Context, Machines
 from pyro_mcp.engine.network_view import report_of
 from pyro_mcp.engine.outcome import CommandIO, Outcome, Tee
 from pyro_mcp.engine.pool import Pool
+from pyro_mcp.engine.publish.in_run import forwarded, listening
+from pyro_mcp.engine.publish.ports import Listener, Port
 from pyro_mcp.engine.records import MachineRecord
-from pyro_mcp.errors import CapacityReached, LinkTimeout, MachineExpired, MachineFault
+from pyro_mcp.errors import CapacityReached, InvalidRequest, LinkTimeout, MachineExpired, MachineFault
 from pyro_mcp.guest.outcome import new_job
 from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.progress import Progress
@@ -26,8 +30,29 @@ class Runs:
         self._machines = Machines(context)
         self._pool = pool
 
-    def run(self, machine: MachineSpec, command: CommandSpec, io: CommandIO, progress: Progress) -> RunResult:
-        """One command in a machine of its own. Whatever happens, the machine is gone afterwards."""
+    def run(
+        self,
+        machine: MachineSpec,
+        command: CommandSpec,
+        io: CommandIO,
+        progress: Progress,
+        publish: Iterable[str] = (),
+    ) -> RunResult:
+        """One command in a machine of its own. Whatever happens, the machine is gone afterwards.
+
+        Raises PortUnavailable before anything is started.
+        """
+        with listening([Port.parse(text) for text in publish]) as listeners:
+            return self._run(machine, command, io, progress, listeners)
+
+    def _run(
+        self,
+        machine: MachineSpec,
+        command: CommandSpec,
+        io: CommandIO,
+        progress: Progress,
+        listeners: Sequence[Listener],
+    ) -> RunResult:
         wanted = machine.lasting(command.timeout_seconds)
         record = self._pool.take(wanted) if self._pool else None
         with stage("create"):
@@ -38,16 +63,19 @@ class Runs:
             if record.state != "started":
                 progress.phase("start", vm_id=record.machine_id)
                 record = self._machines.start(record.machine_id, progress=progress)
+            for listener in listeners:
+                port = listener.port
+                progress.phase("publish", address=port.place, guest_port=port.guest_port)
             progress.phase("execute", vm_id=record.machine_id)
             with stage("command"):
-                outcome = self._execute(record, command, io)
+                outcome = self._execute(record, command, io, listeners)
             network = report_of(self._context.paths, record)
         finally:
             with stage("clean-up"):
                 self._machines.delete(record.machine_id)
             if self._pool:
                 self._pool.refill()
-        return _result(record, command, io, outcome, network)
+        return _result(record, command, io, outcome, network, listeners)
 
     def _create(self, machine: MachineSpec, progress: Progress) -> MachineRecord:
         try:
@@ -69,13 +97,21 @@ class Runs:
             self._machines.discard(record)
         return _result(record, command, io, outcome, network)
 
-    def _execute(self, record: MachineRecord, command: CommandSpec, io: CommandIO) -> Outcome:
-        if record.execution_mode == "host_compat":
+    def _execute(
+        self, record: MachineRecord, command: CommandSpec, io: CommandIO, listeners: Sequence[Listener] = ()
+    ) -> Outcome:
+        if record.running is None:
+            if listeners:
+                raise InvalidRequest(
+                    "publishing needs a guest; host-compat has none", remedy="Programs listen on this host themselves."
+                )
             return host_compat.execute(command, self._context.paths.machine(record.machine_id).directory, io)
         command = self._context.environments.prepared(record.environment, command)
         limit = Deadline.after(command.timeout_seconds)
+        channels = self._machines.channels(record)
         try:
-            return outcome_of(run_job(self._machines.channels(record), command, new_job(), io=io, sinks=Tee(io)))
+            with forwarded(listeners, channels, record.running):
+                return outcome_of(run_job(channels, command, new_job(), io=io, sinks=Tee(io)))
         except LinkTimeout:
             if not limit.passed:
                 raise
@@ -95,7 +131,12 @@ class Runs:
 
 
 def _result(
-    record: MachineRecord, command: CommandSpec, io: CommandIO, outcome: Outcome, network: NetworkReport | None
+    record: MachineRecord,
+    command: CommandSpec,
+    io: CommandIO,
+    outcome: Outcome,
+    network: NetworkReport | None,
+    listeners: Sequence[Listener] = (),
 ) -> RunResult:
     out, err = io.captured.stdout, io.captured.stderr
     return {
@@ -117,5 +158,6 @@ def _result(
         "execution_mode": record.execution_mode,
         "isolation": record.isolation,
         "network": network,
+        "published_ports": [listener.port.public() for listener in listeners],
         "cleanup": {"vm_id": record.machine_id, "deleted": True, "reason": AFTER_EXEC},
     }

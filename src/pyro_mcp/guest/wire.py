@@ -38,6 +38,7 @@ class FrameType(IntEnum):
     SIGNAL = 4
     RESIZE = 5
     PUSH = 6
+    TUNNEL_IN = 7
     RESPONSE = 16
     STDOUT = 17
     STDERR = 18
@@ -45,6 +46,7 @@ class FrameType(IntEnum):
     ERROR = 20
     CREDIT = 21
     ENTRIES = 22
+    TUNNEL_OUT = 23
 
 
 FROM_HOST: Final = frozenset(kind for kind in FrameType if kind < FrameType.RESPONSE)

@@ -4,7 +4,7 @@ import contextlib
 import copy
 import importlib
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -227,14 +227,8 @@ class Pyro(EnvironmentMethods, TaskMethods):
     ) -> RunResult:
         """Run one command in a started machine; the machine is deleted afterwards. Parameters as ``run_in_vm``."""
         spec = CommandSpec(command, timeout_seconds, env or {}, cwd, user, stdin=stdin is not None)
-        with contextlib.ExitStack() as stack:
-            io = CommandIO(
-                control or stack.enter_context(Control()),
-                on_stdout=on_stdout,
-                on_stderr=on_stderr,
-                on_started=on_started,
-                stdin=stdin,
-            )
+        with contextlib.nullcontext(control) if control else Control() as own:
+            io = CommandIO(own, on_stdout, on_stderr, on_started, stdin)
             return self._runs.execute_and_delete(vm_id, spec, io)
 
     def stop_vm(self, vm_id: str) -> VmRecord:
@@ -287,6 +281,7 @@ class Pyro(EnvironmentMethods, TaskMethods):
         on_stderr: Sink | None = None,
         on_started: Callable[[], None] | None = None,
         control: Control | None = None,
+        publish: Iterable[str] = (),
     ) -> RunResult:
         """Run one command in a machine of its own, which dies with this call, or with this process.
 
@@ -297,6 +292,7 @@ class Pyro(EnvironmentMethods, TaskMethods):
         or cancels the command from other threads. *require_isolation* ``hardware``: no software emulation.
         *network*: the public internet. *allow_hosts* (``HOST[:PORT]``): only these. *allow_private* (CIDR): these, too.
         *network_policy*: a file of both lists, or ``learn``. Each turns the network on; NetworkUnavailable without one.
+        *publish*: ports of this host that lead to ports of the guest, each as ``[ADDR:]HOSTPORT:GUESTPORT``.
         """
         machine = MachineSpec(
             environment=environment,
@@ -312,15 +308,9 @@ class Pyro(EnvironmentMethods, TaskMethods):
         argv = () if command is not None else self._default_command(environment)
         text = shlex.join(argv) if command is None else command
         spec = CommandSpec(text, timeout_seconds, env or {}, cwd, user, terminal, stdin=stdin is not None, argv=argv)
-        with contextlib.ExitStack() as stack:
-            io = CommandIO(
-                control or stack.enter_context(Control()),
-                on_stdout=on_stdout,
-                on_stderr=on_stderr,
-                on_started=on_started,
-                stdin=stdin,
-            )
-            return self._runs.run(machine, spec, io, self._progress)
+        with contextlib.nullcontext(control) if control else Control() as own:
+            io = CommandIO(own, on_stdout, on_stderr, on_started, stdin)
+            return self._runs.run(machine, spec, io, self._progress, publish)
 
     def _default_command(self, environment: str) -> tuple[str, ...]:
         """What the image says it runs."""

@@ -166,14 +166,8 @@ class TaskMethods:
         goes on and its end is recorded all the same.
         """
         spec = CommandSpec(command, timeout_seconds, env or {}, cwd, user, terminal, stdin=stdin is not None)
-        with contextlib.ExitStack() as stack:
-            io = CommandIO(
-                control or stack.enter_context(Control()),
-                on_stdout=on_stdout,
-                on_stderr=on_stderr,
-                on_started=on_started,
-                stdin=stdin,
-            )
+        with contextlib.nullcontext(control) if control else Control() as own:
+            io = CommandIO(own, on_stdout, on_stderr, on_started, stdin)
             return self._task_service.execute(task_id, spec, io)
 
     def start_task_job(
