@@ -83,6 +83,7 @@ CATALOG: tuple[CatalogEntry, ...] = (
         root_mib=500,
         image_mib=130,
         oci=OciName("docker.io", "library/debian", "bookworm-slim"),
+        oci_lacks=("ca-certificates",),  # without them no HTTPS, once there is a network
     ),
     CatalogEntry(
         name="debian:12-build",

@@ -63,3 +63,7 @@ def test_what_cannot_be_a_name_is_refused(name: str) -> None:
         lookup(name)
     assert not isinstance(caught.value, UnknownEnvironment)
     assert len(str(caught.value)) < 200
+
+
+def test_every_environment_can_check_certificates() -> None:
+    assert all("ca-certificates" in entry.include for entry in CATALOG)
