@@ -64,7 +64,9 @@ def _lines(report: "DoctorReport") -> Iterator[str]:
             f" guest_exec={_yes(capabilities['supports_guest_exec'])}"
             f" guest_network={_yes(capabilities['supports_guest_network'])}"
         )
-    yield f"Networking: tun={_yes(networking['tun_available'])} ip_forward={_yes(networking['ip_forward_enabled'])}"
+    uplink = networking["uplink"] or "none"
+    forwarding = _yes(networking["ip_forward_enabled"])
+    yield f"Networking: tun={_yes(networking['tun_available'])} ip_forward={forwarding} uplink={uplink}"
     names = [
         f"{item['name']} [{'installed' if item['installed'] else 'not installed'}]" for item in report["environments"]
     ]

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from pyro_mcp import __version__
 from pyro_mcp.config import Settings, unknown_variables
 from pyro_mcp.engine import choice
 from pyro_mcp.engine.capacity import MIB, available_mib
+from pyro_mcp.engine.networking import uplink_here
 from pyro_mcp.engine.template_store import TemplateStore
 from pyro_mcp.environments.facade import Environments
 from pyro_mcp.errors import PyroError
@@ -91,7 +93,8 @@ def examine(
     host = state.guarded(lambda: _host(state))
     kvm = state.guarded(lambda: _kvm(state))
     driver = state.guarded(lambda: _driver(state))
-    runtime = state.guarded(lambda: _runtime(state))
+    networking = _networking(state)
+    runtime = state.guarded(lambda: _runtime(state, networking))
     missing = packages.missing(search_path())
     _packages(state, missing, runtime, driver)
     records = _environment_records(state)
@@ -108,7 +111,7 @@ def examine(
         "findings": state.findings,
         "kvm": kvm
         or {"exists": False, "readable": False, "writable": False, "usable": False, "reason": "not examined"},
-        "networking": _networking(),
+        "networking": networking,
         "runtime": runtime,
         "driver": driver,
         "host": host,
@@ -180,7 +183,7 @@ def _candidate(found: choice.Candidate) -> dict[str, Any]:
     }
 
 
-def _runtime(state: _Examination) -> dict[str, Any]:
+def _runtime(state: _Examination, networking: dict[str, Any]) -> dict[str, Any]:
     report = build.inspect(state.paths)
     for problem in report.problems:
         state.find(problem, "It is rebuilt at the next run.", fatal=False)
@@ -201,8 +204,8 @@ def _runtime(state: _Examination) -> dict[str, Any]:
         "capabilities": {
             "supports_vm_boot": True,
             "supports_guest_exec": True,
-            "supports_guest_network": False,
-            "reason": "networking comes with a later version",
+            "supports_guest_network": networking["uplink"] is not None,
+            "reason": networking["reason"] or None,
         },
     }
 
@@ -261,16 +264,22 @@ def _templates(state: _Examination) -> dict[str, Any]:
     }
 
 
-def _networking() -> dict[str, Any]:
-    def which(name: str) -> str | None:
-        import shutil
+def _networking(state: _Examination) -> dict[str, Any]:
+    """*uplink*: the way out that a guest would have, or ``None`` and a *reason*. Most guests need none: not fatal."""
 
+    def which(name: str) -> str | None:
         return shutil.which(name, path=search_path())
 
     try:
         forwarding = FORWARDING.read_text().strip() == "1"
     except OSError:
         forwarding = False
+    uplink, reason = None, ""
+    try:
+        uplink = uplink_here(state.paths).kind
+    except PyroError as error:
+        reason = error.cause
+        state.find(f"guests cannot have a network: {error.cause}", error.remedy, fatal=False)
     return {
         "enabled_by_default": os.environ.get("PYRO_VM_ENABLE_NETWORK") == "1",
         "tun_available": TUN.exists(),
@@ -278,6 +287,9 @@ def _networking() -> dict[str, Any]:
         "ip_binary": which("ip"),
         "nft_binary": which("nft"),
         "iptables_binary": which("iptables"),
+        "pasta_binary": which("pasta"),
+        "uplink": uplink,
+        "reason": reason,
     }
 
 

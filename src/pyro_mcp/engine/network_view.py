@@ -4,9 +4,8 @@ from pyro_mcp.engine.records import MachineRecord
 from pyro_mcp.model import NetworkInfo, NetworkReport
 from pyro_mcp.network.counters import report
 from pyro_mcp.network.rules import GATEWAY, GUEST, SUBNET, TAP
+from pyro_mcp.network.wiring import mac_of
 from pyro_mcp.paths import Paths
-
-MAC_PREFIX = "0600"  # locally administered; the rest is the machine's own
 
 
 def report_of(paths: Paths, record: MachineRecord | None) -> NetworkReport | None:
@@ -27,7 +26,7 @@ def info_of(paths: Paths, record: MachineRecord) -> NetworkInfo:
             "outbound_connectivity_expected": False,
             "reason": "the machine was made without a network",
         }
-    digits = f"{MAC_PREFIX}{record.machine_id[:8]}"
+    digits = mac_of(record.machine_id)
     return {
         "vm_id": record.machine_id,
         "network_enabled": True,
