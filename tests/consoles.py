@@ -71,6 +71,7 @@ VARIABLE = tuple(
     (re.compile(shown), actual)
     for shown, actual in (
         (r"\b[0-9a-f]{64}\b", r"[0-9a-f]{64}"),
+        (r"\b[0-9a-f]{16}\b", r"[0-9a-f]{16}"),
         (r"\b[0-9a-f]{12}\b", r"[0-9a-f]{12}"),
         (r"/home/you/[\w./:-]*", r"/[^\s\"]*"),
         (r"(?<=duration_ms=)\d+", r"\d+"),
@@ -79,7 +80,8 @@ VARIABLE = tuple(
         (r"\b6\.1\.0-\d+-cloud-amd64", r"\d+\.\d+\.\d+-\d+-cloud-amd64"),
         (r"(?<= Linux )\S+(?=,)", r"[^,]+"),
         (r"\b\d+(?= CPUs)", r"\d+"),
-        (r"\b\d+(?= MiB)", r"\d+"),
+        (r"\b[\d.]+(?= [MG]iB)", r"[\d.]+"),
+        (r"(?<=Time left: )\d+", r"\d+"),
         (r"\[(?:not )?installed\]", r"\[(?:not )?installed\]"),
         (r"\b(?:yes|no)\b", r"(?:yes|no)"),
         (r"(?<=\"accelerator\": )\"\w+\"", r"\"\w+\""),

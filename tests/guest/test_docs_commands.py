@@ -1,4 +1,4 @@
-"""Every command of the README and of the first run, run as it stands there, with the output that stands there."""
+"""Every command of the documents that show commands, run as it stands there, with the output that stands there."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ from pyro_mcp.paths import Paths
 
 from ..consoles import NOT_RUN, ROOT, commands, files, pattern, steady  # noqa: TID252 - the tests are no installed package
 
-DOCUMENTS = ("README.md", "docs/first-run.md")
+DOCUMENTS = ("README.md", "docs/first-run.md", "docs/tasks.md")
 COMMAND_SECONDS = 300.0
 DOCUMENT_SECONDS = 1200.0
 # `uv run` finds the checkout's environment; here it is the one that runs the tests.

@@ -150,13 +150,26 @@ def test_more_commands_than_lines_all_run_and_others_can_still_ask(pyro: Pyro, t
     assert complete(pyro, task)
 
 
-def test_two_processes_mix_the_command_line_and_the_sdk(cli: Cli, pyro: Pyro, task: str) -> None:
-    script = f"from pyro_mcp import Pyro; print(Pyro().exec_task({task!r}, command='cat shared')['stdout'], end='')"
+def test_two_processes_mix_the_command_line_and_the_sdk(cli: Cli, pyro: Pyro, tmp_path: Path) -> None:
+    root = project(tmp_path)
+    task = pyro.create_task(environment="debian:12", source_path=str(root))["task_id"]
+    script = f"""
+from pathlib import Path
+from pyro_mcp import Pyro
+pyro = Pyro()
+Path({str(root)!r}, "src", "note.txt").write_text("from another process\\n")
+pushed = pyro.push_task_sync({task!r}, {str(root / "src")!r}, dest="src")["workspace_sync"]
+assert pushed["transferred_entries"] == 1
+print(pyro.exec_task({task!r}, command="cat shared")["stdout"], end="")
+"""
     assert cli("task", "exec", task, "--", "echo from the command line > shared").code == 0
     other = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert other.stdout == "from the command line\n"
+    assert pyro.exec_task(task, command=".venv/bin/tool; cat src/note.txt")["stdout"] == (
+        "tool ran\nfrom another process\n"
+    )
     told = json.loads(cli("task", "logs", task, "--json").text)
-    assert told["count"] == 2
+    assert told["count"] == 3
     assert told["entries"] == pyro.logs_task(task)["entries"]
     for name in ("stdout_file", "stderr_file"):
         path = Path(told["entries"][1][name])
