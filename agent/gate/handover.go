@@ -7,14 +7,18 @@ import (
 	"syscall"
 )
 
-// maxMessage is what fits into one message of a socket with the kernel's usual buffers.
-const maxMessage = 128 << 10
+const (
+	// maxMessage is what fits into one message of a socket with the kernel's usual buffers.
+	maxMessage  = 128 << 10
+	descriptors = 5 // of a Handover
+)
 
 // Handover is what comes out of the machine's namespace: descriptors that belong to it, whoever holds them.
 type Handover struct {
 	Namespace int // of /proc/self/ns/net
 	Netlink   int // rtnetlink
 	UDP, TCP  int // the resolver's sockets
+	Machine   int // a pidfd of the process that becomes the VMM
 }
 
 type answer struct {
@@ -30,7 +34,7 @@ func Ask(socket int, plan *Plan, what Handover) error {
 	if len(text) > maxMessage {
 		return fmt.Errorf("the network has too many names and rules: %d bytes", len(text))
 	}
-	rights := syscall.UnixRights(what.Namespace, what.Netlink, what.UDP, what.TCP)
+	rights := syscall.UnixRights(what.Namespace, what.Netlink, what.UDP, what.TCP, what.Machine)
 	if err := syscall.Sendmsg(socket, text, rights, nil, 0); err != nil {
 		return fmt.Errorf("tell the gate: %w", err)
 	}
@@ -54,7 +58,7 @@ func Ask(socket int, plan *Plan, what Handover) error {
 
 // receive is the gate's side of Ask.
 func receive(socket int) (*Plan, Handover, error) {
-	buffer, control := make([]byte, maxMessage), make([]byte, syscall.CmsgSpace(4*4))
+	buffer, control := make([]byte, maxMessage), make([]byte, syscall.CmsgSpace(descriptors*4))
 	size, controlSize, flags, _, err := syscall.Recvmsg(socket, buffer, control, syscall.MSG_CMSG_CLOEXEC)
 	if err != nil {
 		return nil, Handover{}, fmt.Errorf("receive the plan: %w", err)
@@ -67,14 +71,14 @@ func receive(socket int) (*Plan, Handover, error) {
 		return nil, Handover{}, errors.New("receive the plan: no descriptors")
 	}
 	fds, err := syscall.ParseUnixRights(&messages[0])
-	if err != nil || len(fds) != 4 {
+	if err != nil || len(fds) != descriptors {
 		return nil, Handover{}, errors.New("receive the plan: not the descriptors of a namespace")
 	}
 	plan := &Plan{}
 	if err := json.Unmarshal(buffer[:size], plan); err != nil {
 		return nil, Handover{}, fmt.Errorf("plan: %w", err)
 	}
-	return plan, Handover{fds[0], fds[1], fds[2], fds[3]}, nil
+	return plan, Handover{fds[0], fds[1], fds[2], fds[3], fds[4]}, nil
 }
 
 // reply tells whoever asked how it went.

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"syscall"
+	"unsafe"
 
 	"pyro.dev/agent/confine"
 	"pyro.dev/agent/resolve"
@@ -18,6 +19,7 @@ const (
 	Socket     = 3
 	exitFailed = 1
 	gcPercent  = 20
+	pollIn     = 0x001
 )
 
 // Main runs `pyro-agent gate`. It is the first process of a pid namespace: whatever it has started ends with it, by the
@@ -47,14 +49,39 @@ func Main() int {
 		syscall.Close(fd)
 	}
 	debug.SetGCPercent(gcPercent)
+	over := make(chan error, 1)
+	go func() { over <- awaitEnd(handed.Machine) }()
 	served := make(chan error, 1)
 	go func() { served <- resolve.Serve(plan.Resolver, udp, tcp) }()
 	select {
 	case err = <-served:
 		err = fmt.Errorf("resolver: %w", err)
 	case err = <-ended:
+	case err = <-over:
+		if err == nil {
+			return 0
+		}
 	}
 	return complain(err)
+}
+
+// awaitEnd waits for the end of the process of a pidfd. The parent-death signal is not enough: as the VMM's user and
+// ours differ, it is not the VMM's to send (kill(2)).
+func awaitEnd(pidfd int) error {
+	set := struct {
+		fd      int32
+		events  int16
+		revents int16
+	}{fd: int32(pidfd), events: pollIn}
+	for {
+		n, _, errno := syscall.Syscall6(syscall.SYS_PPOLL, uintptr(unsafe.Pointer(&set)), 1, 0, 0, 0, 0)
+		if errno == 0 && n == 1 {
+			return nil
+		}
+		if errno != 0 && errno != syscall.EINTR {
+			return fmt.Errorf("watch the machine: %w", errno)
+		}
+	}
 }
 
 // settle gives up what was needed to make the uplink. The programs that were started keep what they have.

@@ -9,7 +9,10 @@ import (
 	"pyro.dev/agent/rtnl"
 )
 
-const ownProgram = "/proc/self/exe"
+const (
+	ownProgram   = "/proc/self/exe"
+	sysPidfdOpen = 434 // on every architecture
+)
 
 // gateLink is the line to the gate of this machine.
 type gateLink struct{ socket int }
@@ -53,7 +56,11 @@ func (l *gateLink) connect(p *Plan, inside *rtnl.Socket) error {
 	if err != nil {
 		return err
 	}
-	handed := gate.Handover{Namespace: namespace, Netlink: inside.FD(), UDP: udp, TCP: tcp}
+	self, _, errno := syscall.RawSyscall(sysPidfdOpen, uintptr(syscall.Getpid()), 0, 0)
+	if errno != 0 {
+		return fmt.Errorf("pidfd_open: %w", errno)
+	}
+	handed := gate.Handover{Namespace: namespace, Netlink: inside.FD(), UDP: udp, TCP: tcp, Machine: int(self)}
 	err = gate.Ask(l.socket, &gate.Plan{
 		Uplink:    *p.Uplink,
 		Resolver:  *p.Resolver,
@@ -63,7 +70,7 @@ func (l *gateLink) connect(p *Plan, inside *rtnl.Socket) error {
 		UID:       p.GateUID,
 		GID:       p.GateGID,
 	}, handed)
-	for _, fd := range []int{udp, tcp, namespace} {
+	for _, fd := range []int{udp, tcp, namespace, int(self)} {
 		syscall.Close(fd)
 	}
 	if err != nil {
