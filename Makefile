@@ -6,7 +6,7 @@ RUN := $(UV) run --quiet
 # A guest under software emulation keeps one core busy, so two tests take hardly longer than one on two cores.
 WORKERS ?= 2
 # What `make check` runs in the lab; `make lab-full` runs all of tests/lab, which takes half an hour.
-QUICK_LAB := tests/lab/test_lab_kvm.py
+QUICK_LAB := -m quick
 
 .PHONY: dev-setup pypi-publish ollama-demo doctor runtime-publish-environment-oci runtime-publish-official-environments-oci dist runtime-materialize runtime-bundle help setup demo check lint unit test lab lab-full chaos bench dist-check clean
 
@@ -61,10 +61,10 @@ runtime-publish-environment-oci: ## Publish ENVIRONMENT to REGISTRY (default: do
 runtime-publish-official-environments-oci: ## The same for every environment of the catalog.
 	$(RUN) python scripts/publish_environments.py --registry "$(REGISTRY)"
 
-lab: ## Real KVM and Firecracker in an emulated machine: tests/lab, as root and as a user. ARGS go to pytest.
+lab: ## Real KVM and Firecracker in an emulated machine, as root and as a user: the quick part of tests/lab, or ARGS.
 	$(RUN) python scripts/lab.py $(or $(ARGS),$(QUICK_LAB))
 
-lab-full: ## The same with the tests that take minutes.
+lab-full: ## All of tests/lab there: the driver contract, the jail, hostile guests.
 	$(RUN) python scripts/lab.py --full $(ARGS)
 
 chaos: ## Kill clients, keeper, launchers, VMMs and agents at random, a hundred times.

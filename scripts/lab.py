@@ -21,7 +21,6 @@ ROOT = Path(__file__).parents[1]
 CACHE = ROOT / "build" / "test-cache"  # shared with tests/guest
 RESULTS = ROOT / "build" / "lab"
 TESTS = "tests/lab"
-QUICK = ("-m", "not long")
 
 
 class _Lines:
@@ -41,7 +40,7 @@ class _Lines:
 def main() -> int:
     """Parse, run, report."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--full", action="store_true", help="also the tests that are marked long")
+    parser.add_argument("--full", action="store_true", help="give the runs 90 minutes")
     parser.add_argument("--minutes", type=float, default=0, help="bound on the runs (default: 20, with --full 90)")
     parser.add_argument("--user", choices=list(USERS), action="append", help="run only as this user")
     parser.add_argument("--command", default="", help="run this shell command in place of pytest")
@@ -56,8 +55,6 @@ def main() -> int:
     options, arguments = parser.parse_known_args()
     if not any(Path(word.partition("::")[0]).exists() for word in arguments):
         arguments.insert(0, TESTS)
-    if not options.full:
-        arguments = [*QUICK, *arguments]
     request = Request(
         checkout=ROOT,
         results=options.results.absolute(),

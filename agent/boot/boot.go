@@ -68,8 +68,7 @@ func Run() (*Machine, error) {
 func limitJobs(processes int) (*cgroup.Group, error) {
 	memory := int64(cgroup.Unlimited)
 	if !endThrashing() {
-		_, available := machine.Memory()
-		memory = max(available-reservedKiB, leastMemoryKiB) << 10
+		memory = max(machine.Memory().Available-reservedKiB, leastMemoryKiB) << 10
 	}
 	if most := machine.Number("/proc/sys/kernel/threads-max") * 3 / 4; most > 0 {
 		processes = min(processes, int(most))

@@ -70,10 +70,11 @@ type Place struct {
 	Etc    string
 	BootID string // the kernel's file
 	Own    string // our file, put over the kernel's
+	Random string // the random number device
 }
 
 // System is the running system.
-var System = Place{"/etc", "/proc/sys/kernel/random/boot_id", "/run/.pyro-boot-id"}
+var System = Place{"/etc", "/proc/sys/kernel/random/boot_id", "/run/.pyro-boot-id", "/dev/hwrng"}
 
 // Apply sets everything and says what. Only a clock, an entropy or a network that cannot be set is an error: names that
 // an odd image does not let us write are left out.
@@ -102,6 +103,7 @@ func Apply(c Config, at Place) (applied []string, err error) {
 		note("resolver", replace(at.Etc+"/resolv.conf", c.Network.ResolvConf()))
 	}
 	if c.Resumed {
+		at.forgetRandom()
 		note("boot_id", at.renewBootID())
 		if at.removeHostKeys() {
 			applied = append(applied, "ssh_host_keys")
@@ -116,6 +118,25 @@ func (at Place) writeNames(c Config) func(func(string, error) bool) {
 		_ = yield("hostname", replace(at.Etc+"/hostname", c.Hostname+"\n")) &&
 			yield("machine_id", replace(at.Etc+"/machine-id", c.MachineID+"\n")) &&
 			yield("hosts", replace(at.Etc+"/hosts", withHost(string(hosts), c.Hostname)))
+	}
+}
+
+// forgetRandom reads away what the kernel had fetched from its random number device before the snapshot: each machine
+// that goes on from there would be given the same. Without a device there is nothing to forget.
+func (at Place) forgetRandom() {
+	const fetched = 256 // at least: the driver's buffer and the core's, a cache line each
+	fd, err := syscall.Open(at.Random, syscall.O_RDONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer syscall.Close(fd)
+	buffer := make([]byte, fetched)
+	for n := 0; n < fetched; {
+		got, err := syscall.Read(fd, buffer)
+		if err != nil || got <= 0 {
+			return
+		}
+		n += got
 	}
 }
 

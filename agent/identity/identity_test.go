@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -118,4 +119,28 @@ func TestHostKeysAreRemovedAndNothingElse(t *testing.T) {
 	if len(left) != 2 {
 		t.Error("left:", left)
 	}
+}
+
+func TestWhatADeviceHadReadyIsReadAway(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "hwrng")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	device, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer device.Close()
+	if _, err := device.WriteString(strings.Repeat("x", 100)); err != nil {
+		t.Fatal(err)
+	}
+	Place{Random: path}.forgetRandom() // does not wait for more
+	if _, err := device.WriteString("fresh"); err != nil {
+		t.Fatal(err)
+	}
+	buffer := make([]byte, 100)
+	if n, _ := device.Read(buffer); string(buffer[:n]) != "fresh" {
+		t.Errorf("left: %q", buffer[:n])
+	}
+	Place{Random: path + "-none"}.forgetRandom()
 }

@@ -15,6 +15,10 @@ import (
 // That file belongs to many machines, and none may write to it. So its mode forbids writing, and the open that would
 // fail is answered by us with the descriptor we hold, which only reads: seccomp_unotify(2), Linux 5.9 and later.
 // The file's mode is what protects it; this only makes the VMM's one request succeed.
+//
+// When the guest returns memory, QEMU first punches a hole in that file and then lets its own copy of the pages go. The
+// hole would be in everybody's memory, and the descriptor cannot make it. So we answer that it is made, and QEMU lets
+// its copy go: the guest sees the file's old contents in pages it had said to be free.
 
 const (
 	seccompSetModeFilter   = 1
@@ -29,12 +33,16 @@ const (
 	bpfLoadWord = 0x20 // BPF_LD | BPF_W | BPF_ABS
 	bpfAnd      = 0x54 // BPF_ALU | BPF_AND | BPF_K
 	bpfEqual    = 0x15 // BPF_JMP | BPF_JEQ | BPF_K
+	bpfHasBits  = 0x45 // BPF_JMP | BPF_JSET | BPF_K
 	bpfReturn   = 0x06
 
 	dataNumber = 0  // offsets in struct seccomp_data
 	dataArch   = 4  // AUDIT_ARCH_*
+	dataMode   = 24 // args[1], low half
 	dataFlags  = 32 // args[2], low half
 	pathAtMost = 64
+
+	punchHole = 2 // FALLOC_FL_PUNCH_HOLE
 )
 
 // auditArch is the number the kernel has for the architecture we were compiled for.
@@ -46,7 +54,7 @@ type bpf struct {
 	k      uint32
 }
 
-// lender answers the opens of one VMM.
+// lender answers the opens of one VMM, and its holes.
 type lender struct {
 	listener int
 	files    map[string]int // by the path that the VMM opens
@@ -100,7 +108,7 @@ func lend(p *plan) error {
 		}
 		l.files["/proc/self/fd/"+strconv.Itoa(firstFile+slices.Index(p.Files, fd))] = int(own)
 	}
-	listener, err := trapOpens()
+	listener, err := trap()
 	if err != nil {
 		return fmt.Errorf("lend (seccomp): %w", err)
 	}
@@ -109,20 +117,24 @@ func lend(p *plan) error {
 	return nil
 }
 
-// trapOpens makes every openat(2) for reading and writing of this thread and its children wait for an answer.
-func trapOpens() (int, error) {
+// trap makes every openat(2) for reading and writing and every hole punched by fallocate(2) wait for an answer, in this
+// thread and its children.
+func trap() (int, error) {
 	arch, known := auditArch[runtime.GOARCH]
 	if !known {
 		return -1, errors.New("unknown architecture")
 	}
 	filter := []bpf{
 		{bpfLoadWord, 0, 0, dataArch},
-		{bpfEqual, 0, 5, arch},
+		{bpfEqual, 0, 8, arch},
 		{bpfLoadWord, 0, 0, dataNumber},
 		{bpfEqual, 0, 3, syscall.SYS_OPENAT},
 		{bpfLoadWord, 0, 0, dataFlags},
 		{bpfAnd, 0, 0, syscall.O_ACCMODE},
-		{bpfEqual, 1, 0, syscall.O_RDWR},
+		{bpfEqual, 4, 3, syscall.O_RDWR},
+		{bpfEqual, 0, 2, syscall.SYS_FALLOCATE},
+		{bpfLoadWord, 0, 0, dataMode},
+		{bpfHasBits, 1, 0, punchHole},
 		{bpfReturn, 0, 0, seccompReturnAllow},
 		{bpfReturn, 0, 0, seccompReturnNotify},
 	}
@@ -139,7 +151,7 @@ func trapOpens() (int, error) {
 	return int(fd), nil
 }
 
-// serve runs for as long as the launcher: whoever opens something else is told to go on as if nothing had been.
+// serve runs for as long as the launcher: whoever asks for something else is told to go on as if nothing had been.
 func (l *lender) serve() {
 	for {
 		var n notification
@@ -150,7 +162,11 @@ func (l *lender) serve() {
 			return
 		}
 		answer := notificationAnswer{id: n.id, flags: seccompContinue}
-		if own, lent := l.files[pathAt(int(n.pid), n.args[1])]; lent {
+		if n.nr == syscall.SYS_FALLOCATE {
+			if l.isLent(int(n.pid), int32(n.args[0])) {
+				answer.flags = 0
+			}
+		} else if own, lent := l.files[pathAt(int(n.pid), n.args[1])]; lent {
 			add := descriptorToAdd{id: n.id, source: uint32(own), newFlags: syscall.O_CLOEXEC}
 			if fd, err := l.add(&add); err == nil {
 				answer = notificationAnswer{id: n.id, value: fd}
@@ -158,6 +174,20 @@ func (l *lender) serve() {
 		}
 		_ = l.control(seccompSend, unsafe.Pointer(&answer)) // fails only when nobody waits any more
 	}
+}
+
+// isLent tells whether a descriptor of a process is of a file that we lend.
+func (l *lender) isLent(pid int, fd int32) bool {
+	var theirs, ours syscall.Stat_t
+	if syscall.Stat(fmt.Sprintf("/proc/%d/fd/%d", pid, fd), &theirs) != nil {
+		return false
+	}
+	for _, own := range l.files {
+		if syscall.Fstat(own, &ours) == nil && ours.Dev == theirs.Dev && ours.Ino == theirs.Ino {
+			return true
+		}
+	}
+	return false
 }
 
 func (l *lender) control(request uintptr, argument unsafe.Pointer) error {

@@ -18,24 +18,30 @@ func Uptime() time.Duration {
 	return time.Duration(now.Nano())
 }
 
-// Memory returns the memory and the part that could be used without swapping, in KiB; 0 when unknown.
-func Memory() (totalKiB, availableKiB int64) {
+// MemoryKiB is what the kernel says about the memory, in KiB; 0 when unknown. Available is what could be used without
+// swapping, free what holds nothing at all.
+type MemoryKiB struct{ Total, Available, Free int64 }
+
+// Memory reads it.
+func Memory() (m MemoryKiB) {
 	data, err := os.ReadFile("/proc/meminfo")
 	if err != nil {
-		return 0, 0
+		return m
 	}
 	for line := range strings.SplitSeq(string(data), "\n") {
 		name, value, _ := strings.Cut(line, ":")
 		number, _, _ := strings.Cut(strings.TrimSpace(value), " ")
 		switch name {
 		case "MemTotal":
-			totalKiB, _ = strconv.ParseInt(number, 10, 64)
+			m.Total, _ = strconv.ParseInt(number, 10, 64)
+		case "MemFree":
+			m.Free, _ = strconv.ParseInt(number, 10, 64)
 		case "MemAvailable":
-			availableKiB, _ = strconv.ParseInt(number, 10, 64)
-			return totalKiB, availableKiB
+			m.Available, _ = strconv.ParseInt(number, 10, 64)
+			return m
 		}
 	}
-	return totalKiB, availableKiB
+	return m
 }
 
 // Number reads a file of /proc or /sys with one number; 0 when it is not there.

@@ -90,6 +90,7 @@ type usageAnswer struct {
 type memoryUsage struct {
 	TotalKiB     int64 `json:"total_kib"`
 	AvailableKiB int64 `json:"available_kib"`
+	FreeKiB      int64 `json:"free_kib"`
 }
 
 type diskUsage struct {

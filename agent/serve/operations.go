@@ -195,7 +195,8 @@ func (s *Server) list() jobsAnswer {
 }
 
 func (s *Server) usage() (u usageAnswer) {
-	u.Memory.TotalKiB, u.Memory.AvailableKiB = machine.Memory()
+	memory := machine.Memory()
+	u.Memory = memoryUsage{memory.Total, memory.Available, memory.Free}
 	var fs syscall.Statfs_t
 	if syscall.Statfs("/", &fs) == nil {
 		u.Disk = diskUsage{fs.Blocks * uint64(fs.Bsize), fs.Bavail * uint64(fs.Bsize)}

@@ -4,6 +4,8 @@ import os
 import stat
 from pathlib import Path
 
+import pytest
+
 from pyro_mcp.config import load
 from pyro_mcp.environments.facade import Environments
 from pyro_mcp.host import kvm
@@ -11,6 +13,8 @@ from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.progress import Silent
 from pyro_mcp.paths import Paths
 from pyro_mcp.runtime import build
+
+pytestmark = pytest.mark.quick
 
 
 def test_kvm_is_a_device_of_its_group_only() -> None:

@@ -1,4 +1,4 @@
-"""The whole command in the lab: doctor, a run, what is refused, and that nothing is left."""
+"""The whole command in the lab: doctor, a run without being told the driver, what is refused, what is left."""
 
 import json
 import os
@@ -47,6 +47,7 @@ def nothing_is_left(paths: Paths) -> bool:
     return not groups and not list(paths.machines.glob("*"))
 
 
+@pytest.mark.quick
 def test_doctor_finds_kvm_and_takes_firecracker(home: Paths) -> None:
     code, report, _ = pyro("doctor", "--json")
     assert (code, report["kvm"]["usable"], report["driver"]["name"]) == (0, True, "firecracker")
@@ -56,6 +57,7 @@ def test_doctor_finds_kvm_and_takes_firecracker(home: Paths) -> None:
     assert home.state.exists()
 
 
+@pytest.mark.quick
 def test_a_run_answers_over_vsock_isolated_by_hardware_and_in_its_cell(home: Paths) -> None:
     code, result, errors = pyro(
         *("run", "--json", "--require-isolation", "hardware", "--timeout-seconds", "120"),

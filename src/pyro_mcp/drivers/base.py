@@ -29,6 +29,7 @@ class Capabilities:
     execution_mode: ExecutionMode
     channels: int  # operations at once; 0: no limit of the link's own
     snapshots: bool = False  # whether ``snapshot`` and ``Launch.resume_from`` work
+    reclaims: bool = False  # whether ``reclaim`` does anything: not where guests return free memory by themselves
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +186,12 @@ class Driver(Protocol):
         """Pause the machine of *launch* and write *target*, whose files do not exist yet, but for the kept memory.
 
         No line may be in use. The machine stays paused: destroy it. Raises MachineFault, StorageFault or NoSpace.
+        """
+
+    def reclaim(self, paths: MachinePaths, running: RunningVmm, free_mib: int, deadline: Deadline) -> int:
+        """Have a guest return memory that it does not use, at most *free_mib*; how many MiB came back.
+
+        It may use all of it again at any time. Raises MachineFault.
         """
 
     def destroy(self, running: RunningVmm, deadline: Deadline) -> None:

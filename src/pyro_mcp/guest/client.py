@@ -56,6 +56,7 @@ class Usage:
 
     memory_total_kib: int
     memory_available_kib: int
+    memory_free_kib: int
     disk_total_bytes: int
     disk_free_bytes: int
     processes: int
@@ -130,6 +131,7 @@ class Agent:
         return Usage(
             memory_total_kib=memory.integer("total_kib"),
             memory_available_kib=memory.integer("available_kib"),
+            memory_free_kib=memory.integer("free_kib"),
             disk_total_bytes=disk.integer("total_bytes"),
             disk_free_bytes=disk.integer("free_bytes"),
             processes=answer.integer("processes"),

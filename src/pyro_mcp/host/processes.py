@@ -76,3 +76,12 @@ def _readable(descriptor: int, deadline: Deadline) -> bool:
 def boot_id() -> str:
     """The id of the host's present boot (random(4)); verdicts about the machine are remembered by it."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def resident_mib(process: ProcessId) -> int:
+    """Memory of the process that is in RAM (proc(5) statm); 0 for one that is gone."""
+    try:
+        pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE") >> 20

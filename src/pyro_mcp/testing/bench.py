@@ -56,6 +56,7 @@ class Machine:
     launch: Launch
     running: RunningVmm
     channels: Channels
+    driver: Driver
 
     @property
     def agent(self) -> Agent:
@@ -122,7 +123,7 @@ class Bench:
         try:
             bring_up = boot if launch.resume_from is None else resume
             running = bring_up(self.driver, launch, seconds=self.seconds, started=seen.append)
-            yield Machine(launch, running, Channels(self.driver.lines(launch.paths, running)))
+            yield Machine(launch, running, Channels(self.driver.lines(launch.paths, running)), self.driver)
         finally:
             for one in seen:
                 self.driver.destroy(one, Deadline.after(30))

@@ -3,10 +3,11 @@
 Checks in ``ON_A_MACHINE`` leave the machine as usable as it was, so that they may share one.
 """
 
+import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,12 +16,14 @@ from pyro_mcp.engine.boot import boot
 from pyro_mcp.errors import BootFailed, MachineDied, PyroError
 from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.files import copy_sparse
+from pyro_mcp.host.processes import resident_mib
 from pyro_mcp.host.wait import until
 from pyro_mcp.paths import Paths
 from pyro_mcp.testing.bench import Bench, Machine, Ran, expect
 
 AT_ONCE = 8
 PIPED = 2 << 20
+USED_MIB = 80
 NOTICED_WITHIN = 5.0  # seconds from a VMM's death to the end of what waits for it; the lab is slow
 SOCKET_PATH_MOST = 108
 
@@ -88,11 +91,23 @@ def a_full_disk_is_the_guests_own_trouble(machine: Machine) -> None:
 
 
 def randomness_is_there(machine: Machine) -> None:
-    """The generator is seeded when the first command runs."""
-    ran = machine.run(
-        "head -c 16 /dev/random | wc -c; cat /sys/class/misc/hw_random/rng_current 2>/dev/null || true", seconds=20
-    )
-    expect(ran.stdout.startswith(b"16\n"), ran)
+    """The generator is seeded when the first command runs, and there is a device to seed it from."""
+    ran = machine.run("head -c 16 /dev/random | wc -c; head -c 16 /dev/hwrng | wc -c", seconds=20)
+    expect(ran.stdout == b"16\n16\n", ran)
+
+
+def what_it_freed_goes_back_to_the_host(machine: Machine) -> None:
+    """By itself or when it is asked, and it may use it again."""
+    use = f"dd if=/dev/zero of=/dev/shm/used bs=1M count={USED_MIB} 2>/dev/null && rm /dev/shm/used && echo used"
+    expect(machine.run(use, seconds=200).stdout == b"used\n", "it could not be used")
+    before = resident_mib(machine.running.vmm)
+    if machine.driver.capabilities.reclaims:
+        machine.driver.reclaim(machine.launch.paths, machine.running, USED_MIB, Deadline.after(60))
+    wanted = before - USED_MIB // 2
+    until(lambda: resident_mib(machine.running.vmm) <= wanted, Deadline.after(30))
+    now = resident_mib(machine.running.vmm)
+    expect(now <= wanted, f"{before} MiB, and then {now}")
+    expect(machine.run(use, seconds=200).stdout == b"used\n", "it cannot be used again")
 
 
 ON_A_MACHINE: tuple[Callable[[Machine], None], ...] = (
@@ -105,6 +120,7 @@ ON_A_MACHINE: tuple[Callable[[Machine], None], ...] = (
     the_disk_can_be_written,
     a_full_disk_is_the_guests_own_trouble,
     randomness_is_there,
+    what_it_freed_goes_back_to_the_host,
 )
 
 
@@ -209,7 +225,7 @@ def _failure(bench: Bench, launch: Launch) -> PyroError:
 
 
 def a_machine_goes_on_from_a_snapshot(bench: Bench) -> None:
-    """Twice from one: the command's traces are there, and the two do not share random numbers."""
+    """Twice from one: the command's traces are there, the two share no random number, and memory comes back."""
     if not bench.driver.capabilities.snapshots:
         return
     place = bench.paths.state / "snapshot"
@@ -219,19 +235,33 @@ def a_machine_goes_on_from_a_snapshot(bench: Bench) -> None:
         with bench.started(launch) as machine:
             machine.run("echo before >/root/trace")
             bench.driver.snapshot(launch, machine.running, target, Deadline.after(120))
-    seen = set()
-    for _ in range(2):
-        with bench.prepared(resume_from=target) as launch:
-            launch.paths.scratch.unlink()
-            copy_sparse(target.scratch, launch.paths.scratch)
-            expect(bench.driver.layout(launch) == target.layout, "another layout")
-            with bench.started(launch) as machine:
-                ran = machine.run(
-                    "cat /root/trace; head -c 16 /dev/urandom | od -An -tx1; cat /proc/sys/kernel/random/boot_id"
-                )
-                expect(ran.stdout.startswith(b"before\n"), ran)
-                seen.add(ran.stdout)
-    expect(len(seen) == 2, "two machines share their random numbers")
+    with _gone_on_from(bench, target) as machine:
+        first = _numbers(machine)
+    with _gone_on_from(bench, target) as machine:
+        second = _numbers(machine)
+        what_it_freed_goes_back_to_the_host(machine)
+    expect(not first & second, f"two machines share their random numbers: {first & second}")
+
+
+@contextlib.contextmanager
+def _gone_on_from(bench: Bench, target: Snapshot) -> Iterator[Machine]:
+    with bench.prepared(resume_from=target) as launch:
+        launch.paths.scratch.unlink()
+        copy_sparse(target.scratch, launch.paths.scratch)
+        expect(bench.driver.layout(launch) == target.layout, "another layout")
+        with bench.started(launch) as machine:
+            yield machine
+
+
+def _numbers(machine: Machine) -> set[bytes]:
+    """What nobody else may have: from the generator, from the device, and the id of the boot."""
+    ran = machine.run(
+        "cat /root/trace; for from in urandom hwrng; do head -c 16 /dev/$from | od -An -tx1; done;"
+        " cat /proc/sys/kernel/random/boot_id"
+    )
+    trace, *numbers = ran.stdout.splitlines()
+    expect(trace == b"before" and len(set(numbers)) == 3, ran)
+    return set(numbers)
 
 
 def what_is_in_force_is_told(bench: Bench) -> None:

@@ -191,7 +191,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
     },
     "configure": {"applied": ["clock", "entropy", "hostname", "machine_id"]},
     "usage": {
-        "memory": {"total_kib": 1_000_000, "available_kib": 900_000},
+        "memory": {"total_kib": 1_000_000, "available_kib": 900_000, "free_kib": 800_000},
         "disk": {"total_bytes": 4 << 30, "free_bytes": 3 << 30},
         "processes": 7,
         "oom_kills": 0,

@@ -17,6 +17,7 @@ from pyro_mcp.errors import GuestRefused, HostFault, MachineFault, PyroError
 from pyro_mcp.guest.identity import Identity
 from pyro_mcp.host import proc
 from pyro_mcp.host.deadline import Deadline
+from pyro_mcp.host.processes import ProcessId, resident_mib
 from pyro_mcp.host.wait import until
 from pyro_mcp.runtime.initramfs import Entry, newc
 from pyro_mcp.testing.bench import Bench, Machine, expect
@@ -32,7 +33,6 @@ PATIENCE = 4.0
 SLACK_SECONDS = 10.0
 GROWTH_MIB = 96  # what the host's process may grow by: receive buffers, and no more
 LOGS_MOST = CONSOLE_LIMIT + LOG_LIMIT + METRICS_LIMIT
-PAGES = os.sysconf("SC_PAGE_SIZE")
 
 
 def program(checkout: Path) -> Path:
@@ -76,11 +76,12 @@ def is_survived(bench: Bench, hostile: Path, behaviour: str) -> None:
     target = bench.paths.state / f"initramfs-{behaviour}.cpio"
     with bench.prepared() as good:
         launch = replace(good, initramfs=with_hostile_agent(good.initramfs, hostile, behaviour, target))
-        memory = _resident_mib(os.getpid())
+        me = ProcessId.current()
+        memory = resident_mib(me)
         with _started(bench, launch) as machine:
             expect(until(lambda: _takes_connections(machine), Deadline.after(bench.seconds)), "it did not come up")
             _every_operation_fails_in_time(machine)
-            grown, launcher = _resident_mib(os.getpid()) - memory, _resident_mib(machine.running.launcher.pid)
+            grown, launcher = resident_mib(me) - memory, resident_mib(machine.running.launcher)
             expect(max(grown, launcher) < GROWTH_MIB, f"grew by {grown} MiB; the launcher takes {launcher} MiB")
         size = sum(path.lstat().st_size for path in launch.paths.directory.glob("*.log*"))
         expect(size <= LOGS_MOST, f"{size} bytes of logs")
@@ -91,7 +92,9 @@ def _started(bench: Bench, launch: Launch) -> Iterator[Machine]:
     """The machine of *launch*, started by the driver alone: nobody has talked to it yet."""
     started = bench.driver.start(launch, Deadline.after(bench.seconds))
     try:
-        yield Machine(launch, started.running, Channels(bench.driver.lines(launch.paths, started.running)))
+        yield Machine(
+            launch, started.running, Channels(bench.driver.lines(launch.paths, started.running)), bench.driver
+        )
     finally:
         bench.driver.destroy(started.running, Deadline.after(30))
         started.close()
@@ -122,7 +125,3 @@ def _takes_connections(machine: Machine) -> bool:
     except PyroError as error:
         return "no connection" not in error.cause
     return True
-
-
-def _resident_mib(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGES >> 20

@@ -22,13 +22,15 @@ def find(name: str) -> Module | None:
 def test_dependencies_come_first_and_once() -> None:
     order = [found.name for found in select(WANTED["serial"], find, frozenset({"ext4"}))]
     disks = ["virtio_ring", "virtio", "virtio_mmio", "virtio_blk", "squashfs", "overlay"]
-    assert order == [*disks, "virtio_console", "virtio_net"]
+    assert order[:6] == disks
+    assert order[6] == "virtio_console"
+    assert order.index("virtio_balloon") == order.index("virtio_rng") + 1
 
 
 def test_each_link_gets_only_what_it_uses() -> None:
     names = {link: {found.name for found in select(WANTED[link], find, frozenset({"ext4"}))} for link in WANTED}
     assert "virtio_console" not in names["vsock"]
-    assert not {"vsock", "virtio_rng", "virtio_balloon"} & names["serial"]
+    assert "vsock" not in names["serial"]
 
 
 def test_a_dash_in_a_file_name_is_an_underscore_in_the_kernel() -> None:

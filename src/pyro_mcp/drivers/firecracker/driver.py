@@ -12,6 +12,7 @@ from pyro_mcp.drivers.firecracker.api import Api
 from pyro_mcp.drivers.firecracker.cell import Cell
 from pyro_mcp.drivers.firecracker.confinement import HostConfinement
 from pyro_mcp.drivers.firecracker.lines import VsockLines
+from pyro_mcp.drivers.firecracker.memory import squeeze
 from pyro_mcp.drivers.firecracker.plan import Binaries, command
 from pyro_mcp.drivers.firecracker.requests import Request, boot_requests, load_requests
 from pyro_mcp.errors import MachineFault, PyroError
@@ -52,7 +53,7 @@ class FirecrackerDriver:
     @property
     def capabilities(self) -> Capabilities:
         """See ``Driver``."""
-        return Capabilities("firecracker", "guest_vsock", 0, snapshots=True)
+        return Capabilities("firecracker", "guest_vsock", 0, snapshots=True, reclaims=True)
 
     def availability(self) -> Availability:
         """See ``Driver``."""
@@ -115,8 +116,10 @@ class FirecrackerDriver:
 
     def snapshot(self, launch: Launch, running: RunningVmm, target: Snapshot, deadline: Deadline) -> None:
         """See ``Driver``."""
-        api = Api(launch.paths.api, lambda: "" if running.vmm.alive else "the virtual machine ended")
-        snapshots.save(api, launch, target, deadline)
+        snapshots.save(self._api(launch.paths, running), launch, target, deadline)
+
+    def _api(self, paths: MachinePaths, running: RunningVmm) -> Api:
+        return Api(paths.api, lambda: "" if running.vmm.alive else "the virtual machine ended")
 
     def _vmm(self) -> Vmm:
         vmm = self._find()
@@ -127,6 +130,12 @@ class FirecrackerDriver:
     def lines(self, paths: MachinePaths, running: RunningVmm) -> Lines:
         """See ``Driver``."""
         return VsockLines(paths, running.launcher)
+
+    def reclaim(self, paths: MachinePaths, running: RunningVmm, free_mib: int, deadline: Deadline) -> int:
+        """See ``Driver``: not needed where this version reports free pages."""
+        if self._vmm().capabilities.free_page_reporting:
+            return 0
+        return squeeze(self._api(paths, running), running.vmm, free_mib, deadline)
 
     def destroy(self, running: RunningVmm, deadline: Deadline) -> None:
         """See ``Driver``."""

@@ -43,6 +43,7 @@ def plan(launch: Launch, *, program: str, accelerator: str, tsc_khz: int | None)
     for number, image in enumerate(launch.extra_disks):
         argv += _disk(files, f"extra{number}", FileUse(image, os.O_RDONLY), read_only=True)
     argv += _links(launch, files)
+    argv += _exchange()
     argv += _control(launch, files)
     argv += _network(launch, files)
     return Command(tuple(argv), tuple(files.uses))
@@ -130,6 +131,13 @@ def _network(launch: Launch, files: _Files) -> Iterator[str]:
     descriptor = FIRST_DESCRIPTOR + len(files.uses)
     yield from ("-netdev", f"tap,id=uplink,fd={descriptor},vhost=off")
     yield from ("-device", f"virtio-net-device,netdev=uplink,mac={launch.network.colons}")
+
+
+def _exchange() -> Iterator[str]:
+    """Random numbers from the host, 64 KiB a second; and what memory the guest frees goes back, in pieces of 2 MiB."""
+    yield from ("-object", "rng-builtin,id=random")
+    yield from ("-device", "virtio-rng-device,rng=random,max-bytes=65536,period=1000")
+    yield from ("-device", "virtio-balloon-device,free-page-reporting=on")
 
 
 def _control(launch: Launch, files: _Files) -> Iterator[str]:

@@ -1,5 +1,7 @@
 """The keeper: one small process per user that ends tasks in time, and is gone when there are none.
 
+It also asks idle tasks for the memory they do not use (``memory``).
+
 It is not in the way of any data: pyro works without it, and the launcher of each VM enforces the time to live by
 itself. It waits for the next moment at which something is due, for the end of a process it watches, and looks once a
 second whether the database has changed. It may be killed at any time: it keeps nothing in its head, and the next pyro
@@ -21,7 +23,8 @@ from pyro_mcp.engine.machines import Context
 from pyro_mcp.engine.store import Store
 from pyro_mcp.engine.sweep import sweep
 from pyro_mcp.engine.tasks.lifecycle import Tasks
-from pyro_mcp.engine.tasks.records import moment
+from pyro_mcp.engine.tasks.memory import Reclaims
+from pyro_mcp.engine.tasks.records import TaskRecord, moment
 from pyro_mcp.engine.tasks.tidy import next_due, tidy, watched
 from pyro_mcp.environments.facade import Environments
 from pyro_mcp.errors import PyroError
@@ -43,6 +46,7 @@ class Keeper:
         settings = load()
         environments = Environments(paths, settings)
         self._tasks = Tasks(Context(paths, settings, Store(paths.database), environments))
+        self._reclaims = Reclaims(self._tasks)
         self._changes = _Changes(paths.database)
 
     def run(self) -> None:
@@ -55,7 +59,9 @@ class Keeper:
                 for line in self._tidy():
                     self._log(line)
                 records, _ = self._tasks.rows.all()
-                due = next_due(self._tasks, records)
+                for line in self._reclaims.reclaim(records):
+                    self._log(line)
+                due = self._due(records)
                 if due is None:
                     if self._leave():
                         break
@@ -71,6 +77,11 @@ class Keeper:
         with contextlib.suppress(PyroError):
             lines += [f"machine {name}: swept" for name in sweep(self._tasks.context)]
         return lines
+
+    def _due(self, records: list[TaskRecord]) -> float | None:
+        """When there is something to do next, Unix seconds; ``None``: there are no tasks."""
+        dues = [next_due(self._tasks, records), *map(self._reclaims.due, records)]
+        return min((due for due in dues if due is not None), default=None)
 
     def _wait(self, due: float, ends: Sequence[int]) -> None:
         """Until *due*, the end of a process, or a change of the database."""
