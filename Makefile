@@ -47,7 +47,7 @@ unit: ## The fast tests: no guest, no root.
 	$(RUN) pytest tests/unit
 
 test: ## All tests, real guests included; WORKERS (2) of them side by side, a file of tests to one.
-	$(RUN) pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(RUN) --group agent pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 runtime-materialize: ## Make the runtime bundle (Firecracker, kernel, manifest, notice, SBOM) in build/runtime_bundle.
 	$(RUN) python -m pyro_mcp.runtime.materialize runtime_sources build/runtime_bundle
@@ -62,10 +62,10 @@ runtime-publish-official-environments-oci: ## The same for every environment of 
 	$(RUN) python scripts/publish_environments.py --registry "$(REGISTRY)"
 
 lab: ## Real KVM and Firecracker in an emulated machine, as root and as a user: the quick part of tests/lab, or ARGS.
-	$(RUN) python scripts/lab.py $(or $(ARGS),$(QUICK_LAB))
+	$(RUN) --group agent python scripts/lab.py $(or $(ARGS),$(QUICK_LAB))
 
 lab-full: ## All of tests/lab there: the driver contract, the jail, hostile guests.
-	$(RUN) python scripts/lab.py --full $(ARGS)
+	$(RUN) --group agent python scripts/lab.py --full $(ARGS)
 
 chaos: ## Kill clients, keeper, launchers, VMMs and agents at random, a hundred times.
 	PYRO_TEST_CHAOS_ROUNDS=100 $(RUN) pytest tests/guest/test_chaos.py tests/guest/test_task_ends.py --timeout 3600
