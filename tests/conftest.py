@@ -28,6 +28,22 @@ def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
     return Paths.of_user()
 
 
+@pytest.fixture
+def no_vmm(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
+    """A host with a few programs and no VMM: what is allowed to runs on the host itself, everything else is refused.
+
+    Its home is empty: login shells read what is there, and that may take them any time.
+    """
+    monkeypatch.setenv("HOME", str(tmp_path))
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("bash", "cat", "head", "id", "sleep", "yes"):
+        (programs / name).symlink_to(f"/usr/bin/{name}")
+    monkeypatch.setenv("PATH", str(programs))
+    monkeypatch.setattr("pyro_mcp.host.proc.PATH", str(programs))
+    return paths
+
+
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Look around before the first test: of workers side by side (``pytest -n 2``), who started them does."""
     if not hasattr(session.config, "workerinput"):

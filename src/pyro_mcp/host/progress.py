@@ -1,6 +1,9 @@
 """How long work tells of itself. The surfaces decide what a person, a log or an MCP client sees of it."""
 
+import threading
 from typing import Protocol
+
+from pyro_mcp.errors import Interrupted
 
 
 class Progress(Protocol):
@@ -27,3 +30,37 @@ class Silent:
 
     def note(self, text: str) -> None:
         """Say nothing."""
+
+
+class Stoppable:
+    """Passes news on to *inner*. After ``stop`` the next news raise Interrupted in the thread that tells them.
+
+    So ends work that no ``Control`` reaches: a download, or a push.
+    """
+
+    def __init__(self, inner: Progress) -> None:
+        self._inner = inner
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Stop the work at its next news."""
+        self._stopped.set()
+
+    def phase(self, name: str, **fields: object) -> None:
+        """See ``Progress``."""
+        self._check()
+        self._inner.phase(name, **fields)
+
+    def advance(self, done_bytes: int, total_bytes: int | None = None) -> None:
+        """See ``Progress``."""
+        self._check()
+        self._inner.advance(done_bytes, total_bytes)
+
+    def note(self, text: str) -> None:
+        """See ``Progress``."""
+        self._check()
+        self._inner.note(text)
+
+    def _check(self) -> None:
+        if self._stopped.is_set():
+            raise Interrupted("the call was cancelled")

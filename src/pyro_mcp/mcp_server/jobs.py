@@ -19,6 +19,7 @@ import anyio.to_thread
 from pyro_mcp.errors import CapacityReached, Interrupted, InvalidRequest, PyroError
 from pyro_mcp.guest.control import Control
 from pyro_mcp.guest.outcome import new_job
+from pyro_mcp.host.progress import Stoppable
 from pyro_mcp.mcp_server.listener import CallProgress, size
 from pyro_mcp.mcp_server.spool import Spool
 
@@ -41,6 +42,7 @@ class Job:
         self.began = time.monotonic()
         self.control = Control()
         self.progress = CallProgress()
+        self.listener = Stoppable(self.progress)
         self.spools = {"stdout": Spool(directory), "stderr": Spool(directory)}
         self.finished = anyio.Event()
         self.waiting = 0
@@ -94,7 +96,7 @@ class Job:
     def cancel(self) -> None:
         """End it: its command gets SIGTERM, on a second call SIGKILL; other work stops at its next step."""
         self.cancel_requested = True
-        self.progress.cancel()
+        self.listener.stop()
         self.control.cancel()
 
     def close(self) -> None:

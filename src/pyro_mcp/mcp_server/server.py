@@ -89,7 +89,7 @@ class PyroServer(MCPServer[Service]):
 
 
 def create_server(
-    pyro: Pyro | None = None,
+    manager: Pyro | None = None,
     *,
     profile: Profile = "full",
     allow_paths: Iterable[str | Path] = (),
@@ -97,7 +97,7 @@ def create_server(
     call_seconds: float = CALL_SECONDS,
     local: bool = True,
 ) -> PyroServer:
-    """An MCP server over *pyro*, ready to ``run``.
+    """An MCP server over *manager*, a ``Pyro``, ready to ``run``.
 
     *allow_paths*: host directories whose files may be pushed into guests; none: the working directory and the client's
     roots, and without *local* (the client runs on this host) nothing. *call_seconds*: after so long a call is answered
@@ -105,7 +105,7 @@ def create_server(
     """
     names = tools_of(profile)
     policy = Policy(Places.of(allow_paths, local=local), allow_host_compat, call_seconds)
-    own = pyro or Pyro()
+    own = manager or Pyro()
 
     @contextlib.asynccontextmanager
     async def life(server: MCPServer[Service]) -> AsyncIterator[Service]:

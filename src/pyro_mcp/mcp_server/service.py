@@ -60,7 +60,7 @@ class Service:
 
     def pyro_for(self, job: Job) -> Pyro:
         """The SDK, telling *job* of its work."""
-        return self.pyro.variant(progress=job.progress, own_vms=True)
+        return self.pyro.variant(progress=job.listener, own_vms=True)
 
     def adopt(self, vm_id: str) -> None:
         """This machine dies with the server."""

@@ -147,8 +147,8 @@ class TaskMethods:
     def exec_task(  # noqa: PLR0913 - as run_in_vm
         self,
         task_id: str,
-        *,
         command: str,
+        *,
         timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
         env: dict[str, str] | None = None,
         cwd: str = "",
@@ -173,8 +173,8 @@ class TaskMethods:
     def start_task_job(
         self,
         task_id: str,
-        *,
         command: str,
+        *,
         timeout_seconds: float | None = None,
         env: dict[str, str] | None = None,
         cwd: str = "",

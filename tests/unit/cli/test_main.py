@@ -162,13 +162,8 @@ def test_doctor_without_any_program_reports_and_fails(
 
 
 def test_a_host_without_a_vmm_runs_nothing_unless_that_was_allowed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    no_vmm: Paths, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    (programs / "bash").symlink_to("/bin/bash")
-    monkeypatch.setenv("PATH", str(programs))
-    monkeypatch.setattr("pyro_mcp.host.proc.PATH", str(programs))
     assert run(["run", "debian:12", "--", "echo ran"]) == 125
     assert capsys.readouterr().out == ""
     assert run(["run", "debian:12", "--allow-host-compat", "--json", "--", "echo ran; exit 3"]) == 3

@@ -1,7 +1,6 @@
 """A server on a host without any VMM, where commands run on the host itself: all of the server, and no guest."""
 
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any, Literal
 
 import anyio
@@ -19,14 +18,8 @@ Served = Callable[..., PyroServer]
 
 
 @pytest.fixture
-def served(paths: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Served:
+def served(no_vmm: Paths) -> Served:
     """Have a client work with a server; the options are those of ``create_server``."""
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    for name in ("bash", "cat", "head", "id", "sleep", "yes"):
-        (programs / name).symlink_to(f"/usr/bin/{name}")
-    monkeypatch.setenv("PATH", str(programs))
-    monkeypatch.setattr("pyro_mcp.host.proc.PATH", str(programs))
 
     def serve(
         session: Session, *, era: Era = "auto", client: dict[str, Any] | None = None, **options: object

@@ -1,0 +1,165 @@
+"""The SDK at work on a host without any VMM, where commands run on the host itself: handles, threads, event loops."""
+
+import functools
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import anyio
+import pytest
+
+from pyro_mcp import AsyncPyro, Control, Pyro
+from pyro_mcp.errors import Interrupted, InvalidRequest, UnknownMachine, UnknownTask
+from pyro_mcp.host.progress import Silent
+from pyro_mcp.paths import Paths
+
+pytestmark = pytest.mark.usefixtures("no_vmm")
+
+THREADS = 12
+MACHINE: dict[str, Any] = {"environment": "debian:12", "allow_host_compat": True}
+
+
+@pytest.fixture
+def pyro(no_vmm: Paths) -> Pyro:
+    return Pyro()
+
+
+def test_a_machine_is_deleted_at_the_end_of_its_block(pyro: Pyro) -> None:
+    with pyro.vm(**MACHINE) as vm:
+        assert vm.status()["state"] == "started"
+        assert vm.network_info()["network_enabled"] is False
+        vm.stop()
+        vm.start()
+    with pytest.raises(UnknownMachine):
+        vm.status()
+
+
+def test_a_machine_whose_command_has_deleted_it_is_no_failure(pyro: Pyro) -> None:
+    with pyro.vm(**MACHINE) as vm:
+        assert vm.exec("echo out")["stdout"] == "out\n"
+
+
+def test_an_error_in_the_block_is_the_one_that_is_seen(pyro: Pyro) -> None:
+    with pytest.raises(ZeroDivisionError), pyro.vm(**MACHINE) as vm:
+        raise ZeroDivisionError
+    with pytest.raises(UnknownMachine):
+        vm.status()
+
+
+def test_output_streams_into_callbacks(pyro: Pyro) -> None:
+    out: list[bytes] = []
+    err: list[bytes] = []
+    result = pyro.run_in_vm(
+        **MACHINE, command="echo one; echo two >&2; exit 3", on_stdout=out.append, on_stderr=err.append
+    )
+    assert (b"".join(out), b"".join(err), result["exit_code"]) == (b"one\n", b"two\n", 3)
+
+
+def test_many_threads_use_one_pyro_from_its_first_use_on(pyro: Pyro) -> None:
+    together = threading.Barrier(THREADS)
+
+    def work(number: int) -> str:
+        together.wait(30)
+        made = pyro.create_vm(**MACHINE)
+        pyro.start_vm(made["vm_id"])
+        pyro.list_environments()
+        assert pyro.status_vm(made["vm_id"])["state"] == "started"
+        return pyro.exec_vm(made["vm_id"], f"echo {number}")["stdout"]
+
+    with ThreadPoolExecutor(THREADS) as threads:
+        assert list(threads.map(work, range(THREADS))) == [f"{number}\n" for number in range(THREADS)]
+    assert list(pyro.state_directory.glob("machines/*")) == []
+
+
+def test_awaited_calls_run_beside_each_other(pyro: Pyro) -> None:
+    together = threading.Barrier(4)
+    results: list[str] = []
+
+    def meet(_data: bytes) -> None:
+        together.wait(30)
+
+    async def one(front: AsyncPyro, number: int) -> None:
+        done = await front.run_in_vm(**MACHINE, command=f"echo {number}", on_stdout=meet)
+        results.append(done["stdout"])
+
+    async def session() -> None:
+        async with AsyncPyro(pyro) as front, anyio.create_task_group() as group:
+            for number in range(4):
+                group.start_soon(one, front, number)
+
+    anyio.run(session)
+    assert sorted(results) == ["0\n", "1\n", "2\n", "3\n"]
+
+
+def test_what_an_awaited_call_raises_is_what_the_call_raises(pyro: Pyro) -> None:
+    async def session() -> None:
+        with pytest.raises(InvalidRequest, match="vcpu_count"):
+            await AsyncPyro(pyro).run_in_vm(**MACHINE, command="true", vcpu_count=9)
+        with pytest.raises(UnknownTask):
+            await AsyncPyro(pyro).wait_task_job("nosuch", "0" * 16)
+        with pytest.raises(UnknownTask):
+            async for _piece in AsyncPyro(pyro).follow_task("nosuch"):
+                pass
+
+    anyio.run(session)
+
+
+def test_a_cancelled_call_ends_its_command_first(pyro: Pyro) -> None:
+    started = threading.Event()
+
+    async def session() -> None:
+        async with anyio.create_task_group() as group:
+            call = functools.partial(
+                AsyncPyro(pyro).run_in_vm, **MACHINE, command="echo $$; exec sleep 100", on_started=started.set
+            )
+            group.start_soon(call)
+            await anyio.to_thread.run_sync(started.wait, 30)
+            group.cancel_scope.cancel()
+        assert list(pyro.state_directory.glob("machines/*")) == []
+
+    anyio.run(session)
+
+
+def test_a_call_that_waits_for_nothing_but_news_ends_at_the_next(pyro: Pyro) -> None:
+    working = threading.Event()
+    ended: list[type[BaseException]] = []
+
+    def work(some: Pyro) -> None:
+        working.set()
+        try:
+            while True:
+                some.progress.note("on it")
+        except Interrupted as error:
+            ended.append(type(error))
+            raise
+
+    async def session() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(AsyncPyro(pyro).work, work)
+            await anyio.to_thread.run_sync(working.wait, 30)
+            group.cancel_scope.cancel()
+
+    anyio.run(session)
+    assert ended == [Interrupted]
+
+
+def test_the_callers_own_control_goes_on_to_work(pyro: Pyro) -> None:
+    async def session() -> int:
+        with Control() as control:
+            done = await AsyncPyro(pyro).run_in_vm(
+                **MACHINE, command="exec sleep 100", control=control, on_started=lambda: control.signal(9)
+            )
+        return done["exit_code"]
+
+    assert anyio.run(session) == 137
+
+
+def test_a_machine_of_an_event_loop_is_deleted_at_the_end_of_its_block(pyro: Pyro) -> None:
+    async def session() -> str:
+        async with AsyncPyro(pyro, progress=Silent()) as front, front.vm(**MACHINE) as vm:
+            assert (await vm.status())["state"] == "started"
+            return vm.id
+
+    vm_id = anyio.run(session)
+    with pytest.raises(UnknownMachine):
+        pyro.status_vm(vm_id)
