@@ -37,12 +37,15 @@ not take is an `invalid_request` that names the variable; `pyro doctor` points o
 |---|---|---|
 """
 SETTINGS_MIDDLE = """
+`pyro config show` has the values in force, and whether each is the default or from the environment.
+
 Other variables:
 
 | variable | what it is |
 |---|---|
 """
-SETTINGS_TAIL = """| `XDG_STATE_HOME` | State goes to `pyro-mcp` below it. Default: `~/.local/state`. |
+SETTINGS_TAIL = """| `NO_COLOR` | Set to anything: no colours. Without a terminal there are none anyway. |
+| `XDG_STATE_HOME` | State goes to `pyro-mcp` below it. Default: `~/.local/state`. |
 | `XDG_CACHE_HOME` | Caches go to `pyro-mcp` below it. Default: `~/.cache`. |
 | `http_proxy`, `https_proxy`, `no_proxy`, `all_proxy` | Handed to the programs that fetch packages, in either case. |
 | `TMPDIR` | Where a bootstrap by a normal user unpacks. |

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pyro_mcp.cli import render
-from pyro_mcp.cli.options import json_option
+from pyro_mcp.cli.options import output_options
 from pyro_mcp.cli.progress import TaggedProgress
 from pyro_mcp.errors import InvalidRequest
 from pyro_mcp.paths import PLATFORM
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.command("doctor", short_help="Say what this host can run, what is missing, and how to get it.")
 @click.option("--platform", "wanted", default=PLATFORM, show_default=True, help="Platform of the guests.")
 @click.option("--deep", is_flag=True, help="Boot a guest to prove it.")
-@json_option
+@output_options
 def command(wanted: str, *, deep: bool, as_json: bool) -> int:
     """Say what this host can run, what is missing, and how to get it.
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from pyro_mcp.cli import render
-from pyro_mcp.cli.options import json_option
+from pyro_mcp.cli.groups import Group
+from pyro_mcp.cli.options import environment_argument, output_options
 from pyro_mcp.cli.progress import TaggedProgress
 from pyro_mcp.model import EnvironmentRecord, PulledEnvironment
 
@@ -25,7 +26,7 @@ def _age(_context: click.Context, _parameter: click.Parameter, text: str | None)
     return float(int(found["count"]) * UNITS[found["unit"]])
 
 
-@click.group("env", short_help="List, pull, inspect, publish and prune environments.")
+@click.group("env", cls=Group, short_help="List, pull, inspect, publish and prune environments.")
 def command() -> None:
     """List, pull, inspect, publish and prune environments.
 
@@ -40,7 +41,7 @@ def command() -> None:
 
 
 @command.command("list")
-@json_option
+@output_options
 def list_environments(*, as_json: bool) -> None:
     """Show every environment and whether it is installed."""
     from pyro_mcp import __version__
@@ -58,8 +59,8 @@ def list_environments(*, as_json: bool) -> None:
 
 
 @command.command("inspect")
-@click.argument("environment", metavar="ENV")
-@json_option
+@environment_argument
+@output_options
 def inspect(environment: str, *, as_json: bool) -> None:
     """Show what is known about ENV."""
     from pyro_mcp.sdk import Pyro
@@ -72,10 +73,10 @@ def inspect(environment: str, *, as_json: bool) -> None:
 
 
 @command.command("pull")
-@click.argument("environment", metavar="ENV")
+@environment_argument
 @click.option("--template", is_flag=True, help="Also make the template that machines of the default sizes start from.")
 @click.option("--update", is_flag=True, help="Take what its tag stands for today, and pin the tag to that.")
-@json_option
+@output_options
 def pull(environment: str, *, template: bool, update: bool, as_json: bool) -> None:
     """Install ENV, so that a later run starts at once.
 
@@ -90,7 +91,7 @@ def pull(environment: str, *, template: bool, update: bool, as_json: bool) -> No
 @command.command("import")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--name", required=True, help="What to call it, for instance mine:1.")
-@json_option
+@output_options
 def import_image(path: Path, *, name: str, as_json: bool) -> None:
     """Install an image from PATH: an OCI layout or archive, what docker save wrote, or the tar of a root filesystem.
 
@@ -106,9 +107,9 @@ def import_image(path: Path, *, name: str, as_json: bool) -> None:
 
 
 @command.command("export")
-@click.argument("environment", metavar="ENV")
+@environment_argument
 @click.argument("path", type=click.Path(path_type=Path))
-@json_option
+@output_options
 def export(environment: str, path: Path, *, as_json: bool) -> None:
     """Write installed ENV and its kernel to PATH as an OCI layout: a directory, or an archive if PATH ends in .tar."""
     from pyro_mcp.sdk import Pyro
@@ -123,7 +124,7 @@ def export(environment: str, path: Path, *, as_json: bool) -> None:
 @command.command("publish")
 @click.argument("layout", type=click.Path(path_type=Path))
 @click.argument("target")
-@json_option
+@output_options
 def publish(layout: Path, target: str, *, as_json: bool) -> None:
     """Put LAYOUT, a directory that `pyro env export` made, into a registry as TARGET. It can be repeated."""
     from pyro_mcp.sdk import Pyro
@@ -139,7 +140,7 @@ def publish(layout: Path, target: str, *, as_json: bool) -> None:
 
 @command.command("verify")
 @click.argument("environments", metavar="[ENV]...", nargs=-1)
-@json_option
+@output_options
 def verify(environments: tuple[str, ...], *, as_json: bool) -> None:
     """Hash the image of each ENV and compare; without ENV those of all that are installed."""
     from pyro_mcp.sdk import Pyro
@@ -152,7 +153,7 @@ def verify(environments: tuple[str, ...], *, as_json: bool) -> None:
 
 
 @command.command("pins")
-@json_option
+@output_options
 def pins(*, as_json: bool) -> None:
     """Show which digest each tag is pinned to."""
     from pyro_mcp.sdk import Pyro
@@ -167,7 +168,7 @@ def pins(*, as_json: bool) -> None:
 @command.command("prune")
 @click.option("--all", "everything", is_flag=True, help="Remove all environments, too.")
 @click.option("--older-than", metavar="AGE", callback=_age, help="Also those not used for so long: 30d, 12h, 90m.")
-@json_option
+@output_options
 def prune(*, everything: bool, older_than: float | None, as_json: bool) -> None:
     """Remove what no installed environment needs."""
     from pyro_mcp.sdk import Pyro

@@ -1,6 +1,5 @@
 """The ``pyro`` command: verbs load when they are used; every failure ends here as a message and an exit code."""
 
-import difflib
 import importlib
 import signal
 from collections.abc import Sequence
@@ -9,10 +8,13 @@ import click
 
 from pyro_mcp import __version__
 from pyro_mcp.cli import render
+from pyro_mcp.cli.groups import Group
 from pyro_mcp.errors import EXIT_FAILURE, InvalidRequest, PyroError
 
 # verb: (module that holds a click command named ``command``, its line in the help)
 VERBS = {
+    "completion": ("pyro_mcp.cli.completion", "Print what makes a shell complete pyro's verbs, options and names."),
+    "config": ("pyro_mcp.cli.config", "Show the settings in force, and where each comes from."),
     "demo": ("pyro_mcp.cli.demo", "Run one command in a fresh microVM and show the whole result."),
     "doctor": ("pyro_mcp.cli.doctor", "Say what this host can run, what is missing, and how to get it."),
     "env": ("pyro_mcp.cli.env", "List, pull, inspect and prune environments."),
@@ -29,7 +31,7 @@ FAILURE = 1
 GUEST_VERBS = (["run"], ["task", "exec"], ["task", "attach"], ["task", "wait"])
 
 
-class Verbs(click.Group):
+class Verbs(Group):
     """A group whose commands are imported on first use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
@@ -48,16 +50,6 @@ class Verbs(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, VERBS[name][1]) for name in sorted(VERBS)])
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the verb, or say which one was probably meant."""
-        if args and not args[0].startswith("-") and args[0] not in VERBS:
-            near = difflib.get_close_matches(args[0], VERBS, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise click.UsageError(f"no such command {args[0]!r}.{hint}", ctx)
-        return super().resolve_command(ctx, args)
-
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, message="pyro %(version)s")
@@ -75,6 +67,7 @@ def pyro() -> None:
 def run(args: Sequence[str]) -> int:
     """Carry out one command line; its exit code."""
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a closed pipe is an error to handle, not a death in mid-clean-up
+    render.be_quiet(wanted=False)
     words = list(args)
     as_json = "--json" in (words[: words.index("--")] if "--" in words else words)
     guest_verb = any(words[: len(verb)] == verb for verb in GUEST_VERBS)

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from pyro_mcp.cli import render
+from pyro_mcp.cli.groups import Group
 from pyro_mcp.errors import InvalidRequest
 
 HOSTS = ("claude-code", "claude-desktop", "codex", "cursor", "vscode", "gemini")
@@ -17,7 +18,7 @@ CALL_SECONDS_LIMITS = (1, 86_400)
 PORT_MOST = 65_535
 
 
-@click.group("mcp", short_help="Serve pyro to MCP clients, and configure them.")
+@click.group("mcp", cls=Group, short_help="Serve pyro to MCP clients, and configure them.")
 def command() -> None:
     """Serve pyro to MCP clients, and configure them.
 

@@ -1,5 +1,6 @@
 """Options that several verbs share."""
 
+import functools
 import shlex
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 import click
 
 from pyro_mcp import model
+from pyro_mcp.cli import render
+from pyro_mcp.cli.groups import SectionOption
 from pyro_mcp.config import SETTINGS
 from pyro_mcp.config.settings import DRIVERS
 from pyro_mcp.errors import InvalidRequest
@@ -14,22 +17,25 @@ from pyro_mcp.errors import InvalidRequest
 Command = Callable[..., Any]
 
 
+_network = functools.partial(click.option, cls=SectionOption, section="Network")
+_machine = functools.partial(click.option, cls=SectionOption, section="Machine")
+_command = functools.partial(click.option, cls=SectionOption, section="Command")
 NETWORK_OPTIONS = (
-    click.option("--network", is_flag=True, help="Let the guest reach the public internet, and nothing else."),
-    click.option(
+    _network("--network", is_flag=True, help="Let the guest reach the public internet, and nothing else."),
+    _network(
         "--allow-host",
         "allow_hosts",
         multiple=True,
         metavar="HOST[:PORT]",
         help="Let the guest reach only this name or IPv4 address, by default its ports 80 and 443; repeatable.",
     ),
-    click.option(
+    _network(
         "--allow-private",
         multiple=True,
         metavar="CIDR",
         help="Open a private range, such as 192.168.7.0/24; repeatable.",
     ),
-    click.option(
+    _network(
         "--network-policy",
         default=None,
         metavar="FILE|learn",
@@ -42,20 +48,20 @@ def machine_options(function: Command) -> Command:
     """What a machine is asked to be; the names are the SDK's parameters."""
     driver_help = next(row.help for row in SETTINGS if row.field == "driver")
     options = (
-        click.option(
+        _machine(
             "--vcpu-count", type=int, default=model.DEFAULT_VCPU_COUNT, show_default=True, help="Virtual CPUs (1-8)."
         ),
-        click.option(
+        _machine(
             "--mem-mib", type=int, default=model.DEFAULT_MEM_MIB, show_default=True, help="Memory in MiB (256-32768)."
         ),
-        click.option(
+        _machine(
             "--disk-mib",
             type=int,
             default=model.DEFAULT_DISK_MIB,
             show_default=True,
             help="Writable disk space in MiB; only what is written takes room.",
         ),
-        click.option(
+        _machine(
             "--ttl-seconds",
             type=int,
             default=model.DEFAULT_TTL_SECONDS,
@@ -63,30 +69,62 @@ def machine_options(function: Command) -> Command:
             help="Longest life of the machine (60-604800).",
         ),
         *NETWORK_OPTIONS,
-        click.option(
+        _machine(
             "--driver",
             type=click.Choice(DRIVERS),
             default="auto",
             show_default=True,
             help=f"{driver_help} [env: PYRO_DRIVER]",
         ),
-        click.option(
+        _machine(
             "--require-isolation",
             type=click.Choice(model.ISOLATION_LEVELS),
             default="any",
             show_default=True,
             help="Refuse to run with less; hardware: a machine that KVM runs, not software emulation.",
         ),
-        click.option(
-            "--allow-host-compat", is_flag=True, help="Without any VMM, run on this host itself: no isolation."
-        ),
+        _machine("--allow-host-compat", is_flag=True, help="Without any VMM, run on this host itself: no isolation."),
     )
     for option in reversed(options):
         function = option(function)
     return function
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+def output_options(function: Command) -> Command:
+    """What is printed: ``--json`` is for the verb, ``--quiet`` for the module that prints."""
+    as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout.")
+    return as_json(quiet_option(function))
+
+
+def _be_quiet(_context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's
+    if wanted:
+        render.be_quiet(wanted=True)
+
+
+quiet_option = click.option(
+    "--quiet",
+    "-q",
+    is_flag=True,
+    expose_value=False,
+    callback=_be_quiet,
+    help="Say nothing on stderr but warnings and errors.",
+)
+
+
+def _environments(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    from pyro_mcp.cli.completion import environments
+
+    return environments(incomplete)
+
+
+def _tasks(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    from pyro_mcp.cli.completion import tasks
+
+    return tasks(incomplete)
+
+
+environment_argument = click.argument("environment", metavar="ENV", shell_complete=_environments)
+task_argument = click.argument("task", shell_complete=_tasks)
 
 
 def parse_env(texts: Iterable[str]) -> dict[str, str]:
@@ -116,7 +154,7 @@ def command_options(*, home: str) -> Callable[[Command], Command]:
 
     def decorate(function: Command) -> Command:
         options = (
-            click.option(
+            _command(
                 "--env",
                 "-e",
                 "variables",
@@ -124,18 +162,18 @@ def command_options(*, home: str) -> Callable[[Command], Command]:
                 metavar="NAME=VALUE",
                 help="Set a variable in the guest; repeatable.",
             ),
-            click.option(
+            _command(
                 "--cwd", "-w", default="", metavar="DIR", help=f"Working directory in the guest. Default: {home}."
             ),
-            click.option(
+            _command(
                 "--user",
                 "-u",
                 default="",
                 metavar="USER[:GROUP]",
                 help="User in the guest, by name or number. Default: root.",
             ),
-            click.option("--stdin", "-i", "with_stdin", is_flag=True, help="Pass standard input to the command."),
-            click.option("--tty", "-t", is_flag=True, help="Give the command a terminal. Implies --stdin."),
+            _command("--stdin", "-i", "with_stdin", is_flag=True, help="Pass standard input to the command."),
+            _command("--tty", "-t", is_flag=True, help="Give the command a terminal. Implies --stdin."),
         )
         for option in reversed(options):
             function = option(function)

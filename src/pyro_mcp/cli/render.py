@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from pyro_mcp.engine.tasks.results import TaskExecResult
 
 
+ERROR_COLOUR = "\x1b[1;31m"  # NO_COLOR, set to anything, turns it off
+NO_COLOUR = "\x1b[0m"
+
+
 class OutputClosed(Interrupted):
     """Whoever read our output went away. There is nobody to tell; the exit code is that of SIGPIPE."""
 
@@ -29,21 +33,50 @@ def lines(texts: Iterable[str]) -> None:
     sys.stdout.flush()
 
 
+class _Voice:
+    """Whether the work is told of; progress may come from any thread."""
+
+    quiet = False
+
+
+def be_quiet(*, wanted: bool) -> None:
+    """From now on say nothing about the work, or say it again; results, warnings and errors are always told."""
+    _Voice.quiet = wanted
+
+
 def progress_line(text: str) -> None:
     """A line about the work."""
+    if not _Voice.quiet:
+        _tell(text)
+
+
+def warning_line(text: str) -> None:
+    """A line that has to be seen although nothing failed."""
+    _tell(text)
+
+
+def _tell(text: str) -> None:
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 
 
 def status_line(text: str) -> None:
     """A line that replaces the one before it, on a terminal; empty: take it away."""
+    if _Voice.quiet or not _understands_escapes():
+        return
     sys.stderr.write(f"\r\x1b[2K{text}")
     sys.stderr.flush()
 
 
 def error_line(text: str) -> None:
     """A message about a failure."""
-    progress_line(f"[error] {text}")
+    coloured = _understands_escapes() and not os.environ.get("NO_COLOR")
+    _tell(f"{ERROR_COLOUR}[error]{NO_COLOUR} {text}" if coloured else f"[error] {text}")
+
+
+def _understands_escapes() -> bool:
+    """Whether stderr is a terminal that knows more than letters."""
+    return sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
 
 
 def failure(error: PyroError, *, as_json: bool) -> None:
@@ -52,16 +85,16 @@ def failure(error: PyroError, *, as_json: bool) -> None:
         result(error.as_dict())
         return
     for detail in error.details:
-        progress_line(f"  | {detail}")
+        _tell(f"  | {detail}")
     error_line(error.cause)
-    progress_line(f"        {error.remedy}")
+    _tell(f"        {error.remedy}")
 
 
 def usage(synopsis: str, message: str, hint: str) -> None:
     """A command line that cannot be understood."""
     for text in (synopsis, f"Error: {message}", hint):
         if text:
-            progress_line(text)
+            _tell(text)
 
 
 def guest_bytes(descriptor: int, data: bytes | memoryview) -> None:

@@ -7,16 +7,24 @@ import click
 
 from pyro_mcp import model
 from pyro_mcp.cli import render
+from pyro_mcp.cli.groups import SectionedCommand
 from pyro_mcp.cli.network import network_lines
-from pyro_mcp.cli.options import command_options, command_text, json_option, machine_options, parse_env
+from pyro_mcp.cli.options import (
+    command_options,
+    command_text,
+    environment_argument,
+    machine_options,
+    output_options,
+    parse_env,
+)
 from pyro_mcp.cli.progress import TaggedProgress
 from pyro_mcp.cli.signals import forwarded_signals
 from pyro_mcp.cli.terminal import raw_terminal
 from pyro_mcp.host.stopwatch import listen, since_process_start
 
 
-@click.command("run", short_help="Run a command in a fresh microVM.")
-@click.argument("environment", metavar="ENV")
+@click.command("run", cls=SectionedCommand, short_help="Run a command in a fresh microVM.")
+@environment_argument
 @click.argument("words", metavar="[--] COMMAND...", nargs=-1, type=click.UNPROCESSED)
 @machine_options
 @click.option(
@@ -36,7 +44,7 @@ from pyro_mcp.host.stopwatch import listen, since_process_start
     " a free one. Repeatable; needs no network.",
 )
 @click.option("--timings", is_flag=True, help="Say on stderr where the time went, in milliseconds.")
-@json_option
+@output_options
 def command(  # noqa: PLR0913 - one per option
     environment: str,
     words: tuple[str, ...],
@@ -109,7 +117,7 @@ def _timings(stages: dict[str, float], total: float) -> None:
 def _summary(result: model.RunResult) -> None:
     """The closing line, and before it the causes of an unhappy end."""
     if result["execution_mode"] == "host_compat":
-        render.progress_line("[run] warning: this ran on the host itself, without isolation (--allow-host-compat)")
+        render.warning_line("[run] warning: this ran on the host itself, without isolation (--allow-host-compat)")
     if result["start_error"]:
         render.error_line(f"the command could not be started: {result['start_error']}")
     for line in network_lines(result["network"]):

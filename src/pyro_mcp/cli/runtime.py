@@ -6,13 +6,14 @@ import click
 
 from pyro_mcp import model
 from pyro_mcp.cli import render
-from pyro_mcp.cli.options import json_option
+from pyro_mcp.cli.groups import Group
+from pyro_mcp.cli.options import output_options
 from pyro_mcp.cli.progress import TaggedProgress
 
 DIGEST_SHOWN = 12
 
 
-@click.group("runtime", short_help="List, install and verify what machines are started from.")
+@click.group("runtime", cls=Group, short_help="List, install and verify what machines are started from.")
 def command() -> None:
     """List, install and verify what machines are started from: Firecracker, the kernel, the agent.
 
@@ -27,7 +28,7 @@ def command() -> None:
 
 
 @command.command("list")
-@json_option
+@output_options
 def list_parts(*, as_json: bool) -> int:
     """Show every part, where it came from and its state."""
     from pyro_mcp.sdk import Pyro
@@ -36,7 +37,7 @@ def list_parts(*, as_json: bool) -> int:
 
 
 @command.command("install")
-@json_option
+@output_options
 def install(*, as_json: bool) -> int:
     """Fetch and build what is missing or damaged."""
     from pyro_mcp.sdk import Pyro
@@ -45,7 +46,7 @@ def install(*, as_json: bool) -> int:
 
 
 @command.command("verify")
-@json_option
+@output_options
 def verify(*, as_json: bool) -> int:
     """Compare every byte with its digest. The exit code is 0 only if nothing is damaged."""
     from pyro_mcp.sdk import Pyro

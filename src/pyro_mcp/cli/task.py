@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from pyro_mcp.cli import render
+from pyro_mcp.cli.groups import Group, SectionedCommand
 from pyro_mcp.cli.network import network_lines
-from pyro_mcp.cli.options import json_option, machine_options, parse_labels
+from pyro_mcp.cli.options import environment_argument, machine_options, output_options, parse_labels, task_argument
 from pyro_mcp.cli.progress import TaggedProgress, size
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ ELSEWHERE = {
 }
 
 
-class TaskVerbs(click.Group):
+class TaskVerbs(Group):
     """The verbs of this file, and those that are imported on first use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -53,15 +54,15 @@ def command() -> None:
     """  # noqa: D301 - \b is click's mark for a block that is not rewrapped
 
 
-@command.command("create", short_help="Make a task and start it.")
-@click.argument("environment", metavar="ENV")
+@command.command("create", cls=SectionedCommand, short_help="Make a task and start it.")
+@environment_argument
 @machine_options
 @click.option("--source-path", default=None, metavar="PATH", help="Directory, .tar, .tar.gz or .tgz for /workspace.")
 @click.option("--name", default=None, help="A name to use in place of the id; unique among living tasks.")
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="A label; repeatable.")
 @click.option("--idle-seconds", type=int, default=None, help="End it when nothing ran and nobody asked for so long.")
 @click.option("--id-only", is_flag=True, help="Print only the task's id.")
-@json_option
+@output_options
 def create(
     environment: str,
     source_path: str | None,
@@ -97,8 +98,8 @@ def create(
 
 
 @command.command("status", short_help="Show a task's state, its last command and what it uses.")
-@click.argument("task")
-@json_option
+@task_argument
+@output_options
 def status(task: str, *, as_json: bool) -> None:
     """Show the state of TASK, its last command, what it uses, and the time it has left."""
     from pyro_mcp.sdk import Pyro
@@ -107,7 +108,7 @@ def status(task: str, *, as_json: bool) -> None:
 
 
 @command.command("list", short_help="Show all tasks.")
-@json_option
+@output_options
 def list_tasks(*, as_json: bool) -> None:
     """Show all tasks; those that expired within the last hour, too."""
     from pyro_mcp.sdk import Pyro
@@ -137,8 +138,8 @@ def list_tasks(*, as_json: bool) -> None:
 
 
 @command.command("delete", short_help="End a task and remove all that is its own.")
-@click.argument("task")
-@json_option
+@task_argument
+@output_options
 def delete(task: str, *, as_json: bool) -> None:
     """End TASK and remove all that is its own, also its history."""
     from pyro_mcp.sdk import Pyro
@@ -151,10 +152,10 @@ def delete(task: str, *, as_json: bool) -> None:
 
 
 @command.command("extend", short_help="Give a task more time.")
-@click.argument("task")
+@task_argument
 @click.option("--ttl-seconds", type=int, default=None, help="It lives so long from now (60-604800).")
 @click.option("--idle-seconds", type=int, default=None, help="Its new idle time; 0: none.")
-@json_option
+@output_options
 def extend(task: str, ttl_seconds: int | None, idle_seconds: int | None, *, as_json: bool) -> None:
     """Let TASK live --ttl-seconds from now, and change its idle time."""
     from pyro_mcp.sdk import Pyro

@@ -5,13 +5,13 @@ import signal
 import click
 
 from pyro_mcp.cli import render
-from pyro_mcp.cli.options import json_option
+from pyro_mcp.cli.options import output_options, task_argument
 
 
 @click.command("attach", short_help="Follow a job's output to its end.")
-@click.argument("task")
+@task_argument
 @click.argument("job")
-@json_option
+@output_options
 def command(task: str, job: str, *, as_json: bool) -> int:
     """Follow the output of JOB in TASK, from its beginning to its end. Ctrl-C leaves the job as it is.
 

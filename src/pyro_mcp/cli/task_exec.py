@@ -6,15 +6,16 @@ import click
 
 from pyro_mcp import model
 from pyro_mcp.cli import render
-from pyro_mcp.cli.options import command_options, command_text, json_option, parse_env
+from pyro_mcp.cli.groups import SectionedCommand
+from pyro_mcp.cli.options import command_options, command_text, output_options, parse_env, task_argument
 from pyro_mcp.cli.progress import TaggedProgress
 from pyro_mcp.cli.signals import forwarded_signals
 from pyro_mcp.cli.terminal import raw_terminal
 from pyro_mcp.errors import InvalidRequest
 
 
-@click.command("exec", short_help="Run a command in a task.")
-@click.argument("task")
+@click.command("exec", cls=SectionedCommand, short_help="Run a command in a task.")
+@task_argument
 @click.argument("words", metavar="[--] COMMAND...", nargs=-1, type=click.UNPROCESSED)
 @click.option(
     "--timeout-seconds",
@@ -24,7 +25,7 @@ from pyro_mcp.errors import InvalidRequest
 )
 @command_options(home="/workspace")
 @click.option("--detach", "-d", is_flag=True, help="Start it and print its job id; see attach, signal and wait.")
-@json_option
+@output_options
 def command(  # noqa: PLR0913 - one per option
     task: str,
     words: tuple[str, ...],

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pyro_mcp.cli import render
-from pyro_mcp.cli.options import json_option
+from pyro_mcp.cli.options import output_options, task_argument
 
 if TYPE_CHECKING:
     from pyro_mcp.engine.tasks.logs import Piece
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 @click.command("logs", short_help="Show a task's history.")
-@click.argument("task")
+@task_argument
 @click.option("--last", "-n", type=int, default=None, metavar="N", help="Only the last N commands.")
 @click.option("--follow", "-f", is_flag=True, help="Go on with what comes, until the task has ended.")
-@json_option
+@output_options
 def command(task: str, last: int | None, *, follow: bool, as_json: bool) -> None:
     """Show the commands that ran in TASK, with what they wrote: stdout on stdout, stderr on stderr.
 

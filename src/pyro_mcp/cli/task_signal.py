@@ -6,16 +6,16 @@ from typing import Literal
 import click
 
 from pyro_mcp.cli import render
-from pyro_mcp.cli.options import json_option
+from pyro_mcp.cli.options import output_options, task_argument
 from pyro_mcp.errors import InvalidRequest
 
 
 @click.command("signal", short_help="Send a signal to a job.")
-@click.argument("task")
+@task_argument
 @click.argument("job")
 @click.argument("number", metavar="[SIGNAL]", default="TERM")
 @click.option("--all", "everything", is_flag=True, help="To all processes of the job, not only to its process group.")
-@json_option
+@output_options
 def command(task: str, job: str, number: str, *, everything: bool, as_json: bool) -> int:
     """Send SIGNAL (a name or a number; TERM) to JOB in TASK. The exit code is 1 when no process got it.
 

@@ -6,20 +6,21 @@ import click
 
 from pyro_mcp import model
 from pyro_mcp.cli import render
-from pyro_mcp.cli.options import json_option
+from pyro_mcp.cli.groups import Group
+from pyro_mcp.cli.options import output_options, task_argument
 from pyro_mcp.cli.progress import TaggedProgress
 
 if TYPE_CHECKING:
     from pyro_mcp.sdk.tasks import PushedSync
 
 
-@click.group("sync", short_help="Bring files into a task, or out of it.")
+@click.group("sync", cls=Group, short_help="Bring files into a task, or out of it.")
 def command() -> None:
     """Bring files into a task, or out of it: whole or not at all."""
 
 
 @command.command("push", short_help="Bring a directory or an archive into a task.")
-@click.argument("task")
+@task_argument
 @click.argument("source")
 @click.option(
     "--dest", default=model.WORKSPACE, show_default=True, metavar="DIR", help="Where to: /workspace or below it."
@@ -27,7 +28,7 @@ def command() -> None:
 @click.option("--delete", is_flag=True, help="Also remove what SOURCE does not have.")
 @click.option("--dry-run", is_flag=True, help="Say what would change; change nothing.")
 @click.option("--respect-ignore", is_flag=True, help="Leave out what .gitignore and .pyroignore name.")
-@json_option
+@output_options
 def push(
     task: str, source: str, dest: str, *, delete: bool, dry_run: bool, respect_ignore: bool, as_json: bool
 ) -> None:
@@ -60,11 +61,11 @@ def push(
 
 
 @command.command("pull", short_help="Bring a file or a directory out of a task.")
-@click.argument("task")
+@task_argument
 @click.argument("path")
 @click.argument("dest")
 @click.option("--replace", is_flag=True, help="Take the place of what stands at DEST.")
-@json_option
+@output_options
 def pull(task: str, path: str, dest: str, *, replace: bool, as_json: bool) -> None:
     """Bring PATH of TASK (/workspace or below it; relative: below it) to DEST on this host.
 

@@ -3,17 +3,17 @@
 import click
 
 from pyro_mcp.cli import render
-from pyro_mcp.cli.options import json_option
+from pyro_mcp.cli.options import output_options, task_argument
 from pyro_mcp.errors import EXIT_FAILURE
 
 STILL_RUNNING = 124
 
 
 @click.command("wait", short_help="Wait for a job's end.")
-@click.argument("task")
+@task_argument
 @click.argument("job")
 @click.option("--timeout-seconds", type=float, default=None, help="Wait at most so long.  [default: without end]")
-@json_option
+@output_options
 def command(task: str, job: str, timeout_seconds: float | None, *, as_json: bool) -> int:
     """Wait until JOB in TASK has ended.
 

@@ -6,12 +6,13 @@ import click
 
 from pyro_mcp import model
 from pyro_mcp.cli import render
-from pyro_mcp.cli.options import json_option
+from pyro_mcp.cli.groups import Group
+from pyro_mcp.cli.options import environment_argument, output_options
 from pyro_mcp.cli.progress import TaggedProgress
 from pyro_mcp.config.settings import DRIVERS
 
 
-@click.group("template", short_help="List, build and prune the templates machines start from.")
+@click.group("template", cls=Group, short_help="List, build and prune the templates machines start from.")
 def command() -> None:
     """List, build and prune the templates machines start from.
 
@@ -25,7 +26,7 @@ def command() -> None:
 
 
 @command.command("list")
-@json_option
+@output_options
 def list_templates(*, as_json: bool) -> None:
     """Show every template, the one used last first."""
     from pyro_mcp.sdk import Pyro
@@ -38,14 +39,14 @@ def list_templates(*, as_json: bool) -> None:
 
 
 @command.command("build")
-@click.argument("environment", metavar="ENV")
+@environment_argument
 @click.option("--vcpu-count", type=int, default=model.DEFAULT_VCPU_COUNT, show_default=True, help="Virtual CPUs (1-8).")
 @click.option(
     "--mem-mib", type=int, default=model.DEFAULT_MEM_MIB, show_default=True, help="Memory in MiB (256-32768)."
 )
 @click.option("--disk-mib", type=int, default=model.DEFAULT_DISK_MIB, show_default=True, help="Writable disk in MiB.")
 @click.option("--driver", type=click.Choice(DRIVERS), default="auto", show_default=True, help="Which VMM.")
-@json_option
+@output_options
 def build(environment: str, *, as_json: bool, **machine: object) -> None:
     """Make the template of ENV for machines of these sizes, so that their first run is fast, too."""
     from pyro_mcp.sdk import Pyro
@@ -59,7 +60,7 @@ def build(environment: str, *, as_json: bool, **machine: object) -> None:
 
 
 @command.command("prune")
-@json_option
+@output_options
 def prune(*, as_json: bool) -> None:
     """Remove all templates. Running machines are not hurt; the next run of each kind makes its template again."""
     from pyro_mcp.sdk import Pyro

@@ -227,6 +227,31 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     return Settings(**values)
 
 
+def shown(environ: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+    """Every setting as JSON: its value, its *source* ``default`` or ``environment``, its *problem* or ``None``."""
+    source = os.environ if environ is None else environ
+    rows: list[dict[str, Any]] = []
+    for row in SETTINGS:
+        text = source.get(row.variable)
+        value, problem = row.default, None
+        try:
+            value = row.default if text is None else row.read(text)
+        except ValueError as error:
+            value, problem = text, f"it takes {error}"
+        rows.append(
+            {
+                "name": row.field,
+                "variable": row.variable,
+                "value": list(value) if isinstance(value, tuple) else value,
+                "source": "default" if text is None else "environment",
+                "default": list(row.default) if isinstance(row.default, tuple) else row.default,
+                "help": row.help,
+                "problem": problem,
+            }
+        )
+    return rows
+
+
 def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
     """A line for each ``PYRO_`` variable nobody reads, with the nearest known name."""
     source = os.environ if environ is None else environ
