@@ -28,7 +28,7 @@ from pyro_mcp.runtime.agent import AGENT
 if TYPE_CHECKING:  # Firecracker's driver loads an HTTP client; where there is no KVM, no run needs it
     from pyro_mcp.drivers.firecracker import FirecrackerDriver
 
-PROBE_SECONDS = 5.0
+PROBE_SECONDS = 15.0
 FETCH_SECONDS = 300.0
 FETCH_FACT = "vmm_fetch"
 FETCH_AGAIN_SECONDS = 3600.0  # `auto` does not try an unreachable source at every run

@@ -20,6 +20,9 @@ DEVICE = Path("/dev/kvm")
 CPUINFO = Path("/proc/cpuinfo")
 GUEST_PROGRAM = Path(__file__).with_name("kvm_guest.py")
 FACT = "kvm"
+# What the guest may take. It takes milliseconds; a host that is very busy gets a second chance before it is said, and
+# remembered until the next boot, that guests do not run there.
+GUEST_SECONDS = (2.0, 8.0)
 PROBE_SECONDS = 15.0  # starting an interpreter may take a while where the host itself is emulated
 EXTENSIONS = {"vmx", "svm"}
 ALLOW = "Add yourself to the group of the device, often kvm: `sudo usermod -aG kvm $USER`, then log in again."
@@ -79,13 +82,17 @@ def _guest_reason(paths: Paths, device: Path, status: os.stat_result, deadline: 
     reason = known.get("reason")
     if known.get("device") == identity and isinstance(reason, str):
         return reason
-    try:
+    reason = ""
+    for seconds in GUEST_SECONDS:
         # -I -S: the guest program needs only the standard library, and nobody's settings for Python.
-        argv = [sys.executable, "-I", "-S", str(GUEST_PROGRAM), str(device)]
-        done = proc.run(argv, deadline.sooner(PROBE_SECONDS), check=False)
-    except HostFault as error:  # says nothing about KVM, so it is not remembered
-        return f"KVM could not be tried: {error.cause}"
-    reason = verdict(done.status, done.stderr)
+        argv = [sys.executable, "-I", "-S", str(GUEST_PROGRAM), str(device), str(seconds)]
+        try:
+            done = proc.run(argv, deadline.sooner(PROBE_SECONDS), check=False)
+        except HostFault as error:  # says nothing about KVM, so it is not remembered
+            return f"KVM could not be tried: {error.cause}"
+        reason = verdict(done.status, done.stderr)
+        if done.status != -signal.SIGALRM:
+            break
     facts.remember(paths, FACT, {"device": identity, "reason": reason})
     return reason
 

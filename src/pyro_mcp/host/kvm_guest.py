@@ -1,7 +1,7 @@
-"""A VMM for a guest of one page, to see whether KVM runs guests at all. A program of its own: ``kvm_guest.py DEVICE``.
+"""A VMM for a guest of one page, to see whether KVM runs guests at all: ``kvm_guest.py DEVICE SECONDS``, a program.
 
 It exits with 0 when the guest did its work, and else with a line on stderr that says why; it dies of SIGALRM
-when the guest does not come to its end in GUEST_SECONDS. It needs nothing of pyro. The calls are those of
+when the guest does not come to its end in SECONDS. It needs nothing of pyro. The calls are those of
 Linux, Documentation/virt/kvm/api.rst; numbers and layouts are those of <linux/kvm.h> on x86-64.
 """
 
@@ -13,8 +13,6 @@ import os
 import signal
 import struct
 import sys
-
-GUEST_SECONDS = 2.0
 
 API_VERSION = 12
 GET_API_VERSION = 0xAE00
@@ -113,7 +111,7 @@ def main(arguments: list[str]) -> int:
     """Run the program; returns its exit status."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
-    signal.setitimer(signal.ITIMER_REAL, GUEST_SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, float(arguments[1]))
     try:
         run_guest(arguments[0])
     except OSError as error:

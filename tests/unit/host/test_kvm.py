@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pyro_mcp.host import kvm_guest
+from pyro_mcp.host import kvm, kvm_guest
 from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.kvm import KvmReport, probe, processor_reason, verdict
 from pyro_mcp.paths import Paths
@@ -90,6 +90,18 @@ def test_the_verdict_is_kept_for_the_boot(paths: Paths, device: Path, capable: P
     facts["boot_id"] = "another boot"
     paths.host_facts.write_text(json.dumps(facts))
     assert look(paths, device, capable) == first
+
+
+def test_a_guest_that_took_too_long_once_gets_a_second_chance(
+    paths: Paths, device: Path, capable: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "guest.py"
+    program.write_text("import os, sys, signal\nfloat(sys.argv[2]) > 2 or os.kill(os.getpid(), signal.SIGALRM)\n")
+    monkeypatch.setattr(kvm, "GUEST_PROGRAM", program)
+    assert look(paths, device, capable).usable
+    monkeypatch.setattr(kvm, "GUEST_SECONDS", (1.0, 2.0))
+    device.chmod(0o666)  # asks again
+    assert "does not run" in look(paths, device, capable).reason
 
 
 def test_another_mode_of_the_device_asks_again(paths: Paths, device: Path, capable: Path) -> None:
