@@ -77,11 +77,13 @@ func limitJobs(processes int) (*cgroup.Group, error) {
 }
 
 // endThrashing lets the kernel end the largest program when memory is so short that it would drop pages used within the
-// last second (Documentation/admin-guide/mm/multigen_lru.rst). Without it a guest that eats its memory does not die: it
-// reads its programs from the disk again and again, for minutes. The limit of a cgroup has no such rule, so there is
-// none then; without the kernel's multi-generational LRU the answer is false and the limit is what we have.
+// last fifth of a second (Documentation/admin-guide/mm/multigen_lru.rst). Were it a second, a program that only writes
+// to a slow disk would be taken for a hog now and then: all that could be dropped is as young as that. Without the rule
+// a guest that eats its memory does not die: it reads its programs from the disk again and again, for minutes. The limit
+// of a cgroup has no such rule, so there is none then; without the kernel's multi-generational LRU the answer is false
+// and the limit is what we have.
 func endThrashing() bool {
-	for file, value := range map[string]string{"enabled": "y", "min_ttl_ms": "1000"} {
+	for file, value := range map[string]string{"enabled": "y", "min_ttl_ms": "200"} {
 		if os.WriteFile("/sys/kernel/mm/lru_gen/"+file, []byte(value), 0) != nil {
 			return false
 		}
