@@ -8,7 +8,7 @@ WORKERS ?= 2
 # What `make check` runs in the lab; `make lab-full` runs all of tests/lab, which takes half an hour.
 QUICK_LAB := -m quick
 
-.PHONY: dev-setup pypi-publish ollama-demo doctor runtime-publish-environment-oci runtime-publish-official-environments-oci dist runtime-materialize runtime-bundle help setup demo check lint unit test lab lab-full chaos bench dist-check clean
+.PHONY: inspector dev-setup pypi-publish ollama-demo doctor runtime-publish-environment-oci runtime-publish-official-environments-oci dist runtime-materialize runtime-bundle help setup demo check lint unit test lab lab-full chaos bench dist-check clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ lab-full: ## All of tests/lab there: the driver contract, the jail, hostile gues
 
 chaos: ## Kill clients, keeper, launchers, VMMs and agents at random, a hundred times.
 	PYRO_TEST_CHAOS_ROUNDS=100 $(RUN) pytest tests/guest/test_chaos.py tests/guest/test_task_ends.py --timeout 3600
+
+inspector: ## Call every MCP tool with the MCP Inspector (needs npm; a minute and a half).
+	$(RUN) python scripts/mcp_inspector.py
 
 bench: ## Measure; prints medians and ratios.
 	$(RUN) python benchmarks/bench.py

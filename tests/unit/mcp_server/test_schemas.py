@@ -1,4 +1,4 @@
-"""The tools as clients see them: golden schemas, and what every tool must have."""
+"""The tools as clients see them: golden schemas, and what every tool must have; test_public_contract has the rows."""
 
 import json
 from pathlib import Path
@@ -14,33 +14,6 @@ from .conftest import Served
 GOLDEN = Path(__file__).parent / "golden" / "tools.json"
 LISTED: list[dict[str, Any]] = json.loads(GOLDEN.read_text())
 BY_NAME = {tool["name"]: tool for tool in LISTED}
-MACHINE: dict[str, object] = {
-    "vcpu_count": 1,
-    "mem_mib": 1024,
-    "ttl_seconds": 600,
-    "network": False,
-    "allow_host_compat": False,
-}
-# The tools, required parameters and defaults of the 2.3.0 contract.
-CONTRACT: dict[str, tuple[set[str], dict[str, object]]] = {
-    "vm_run": ({"environment", "command"}, {**MACHINE, "timeout_seconds": 30}),
-    "vm_list_environments": (set(), {}),
-    "vm_create": ({"environment"}, MACHINE),
-    "vm_start": ({"vm_id"}, {}),
-    "vm_stop": ({"vm_id"}, {}),
-    "vm_delete": ({"vm_id"}, {}),
-    "vm_status": ({"vm_id"}, {}),
-    "vm_network_info": ({"vm_id"}, {}),
-    "vm_exec": ({"vm_id", "command"}, {"timeout_seconds": 30}),
-    "vm_reap_expired": (set(), {}),
-    "task_create": ({"environment"}, {**MACHINE, "source_path": None}),
-    "task_sync_push": ({"task_id", "source_path"}, {"dest": "/workspace"}),
-    "task_exec": ({"task_id", "command"}, {"timeout_seconds": 30}),
-    "task_status": ({"task_id"}, {}),
-    "task_logs": ({"task_id"}, {}),
-    "task_delete": ({"task_id"}, {}),
-}
-
 every_tool = pytest.mark.parametrize("tool", LISTED, ids=lambda tool: tool["name"])
 
 
@@ -59,16 +32,6 @@ def test_a_profile_offers_its_tools(served: Served, profile: Profile) -> None:
         assert tuple(tool.name for tool in listed) == TOOLS[profile]
 
     served(session, profile=profile)
-
-
-@pytest.mark.parametrize("name", sorted(CONTRACT))
-def test_a_tool_of_the_contract_has_its_parameters_and_defaults(name: str) -> None:
-    required, defaults = CONTRACT[name]
-    schema = BY_NAME[name]["inputSchema"]
-    assert set(schema.get("required", [])) == required
-    properties = schema.get("properties", {})
-    for parameter, default in defaults.items():
-        assert properties[parameter].get("default") == default
 
 
 @every_tool
