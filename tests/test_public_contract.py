@@ -21,7 +21,13 @@ from pyro_mcp.paths import Paths
 from pyro_mcp.sdk.tasks import PushedSync
 
 ROOT = Path(__file__).parents[1]
-MACHINE = {"vcpu_count": 1, "mem_mib": 1024, "ttl_seconds": 600, "network": False, "allow_host_compat": False}
+MACHINE: dict[str, object] = {
+    "vcpu_count": 1,
+    "mem_mib": 1024,
+    "ttl_seconds": 600,
+    "network": False,
+    "allow_host_compat": False,
+}
 REQUIRED = inspect.Parameter.empty
 
 # command: {option: default}; False: a flag
