@@ -53,6 +53,7 @@ func TestParsePlan(t *testing.T) {
 		{"namespaces", fields{"namespaces": []string{"mount", "pid", "net", "ipc", "uts", "user"}}, ""},
 		{"unknown namespace", fields{"namespaces": []string{"time"}}, "unknown or repeated namespace"},
 		{"user namespace and a uid", fields{"namespaces": []string{"user"}, "uid": 5, "gid": 5}, "exclude"},
+		{"half a network", fields{"network": fields{"tap": "tap0"}}, "network"},
 		{"cgroup", fields{"cgroups": []string{"/sys/fs/cgroup/pyro/0123456789ab"}}, ""},
 		{"cgroup elsewhere", fields{"cgroups": []string{"/tmp/0123456789ab"}}, "not a cgroup"},
 		{"cgroup of others", fields{"cgroups": []string{"/sys/fs/cgroup/system.slice"}}, "machine directory"},

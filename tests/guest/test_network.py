@@ -5,8 +5,11 @@ import json
 import os
 import select
 import signal
+import stat
 import subprocess
 import sys
+import sysconfig
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +21,7 @@ from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.wait import until
 from pyro_mcp.paths import Paths
 
-from .conftest import Ended, leftovers, pyro_argv
+from .conftest import CACHE, ROOT, Ended, leftovers, pyro_argv
 
 pytestmark = [
     pytest.mark.guest,
@@ -28,6 +31,10 @@ pytestmark = [
 UPLINKS = {"veth": True, "pasta": False}  # by what the host has to do for them: forward
 RUN_SECONDS = 240.0
 END_SECONDS = 20.0
+TUN = Path("/dev/net/tun")
+USER = 1000
+# What setpriv itself starts, it starts with root's right to walk every directory.
+AS_USER = ("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "env")
 SIDE_BY_SIDE = 3
 CLOSED = (
     "10.0.0.1",
@@ -54,10 +61,11 @@ class Host:
 
     world: World
     uplink: str
+    program: tuple[str, ...] = tuple(pyro_argv([]))
 
     def pyro(self, *words: str, stdin: str = "") -> Ended:
         """A pyro command, run to its end."""
-        argv = self.world.inside(pyro_argv(words))
+        argv = self.world.inside([*self.program, *words])
         done = subprocess.run(argv, input=stdin.encode(), capture_output=True, timeout=RUN_SECONDS, check=False)
         return Ended(done.returncode, done.stdout, done.stderr)
 
@@ -159,6 +167,59 @@ def test_machines_side_by_side_have_an_address_each(veth: Host) -> None:
     assert len({mac for mac, _ in outputs}) == SIDE_BY_SIDE
     assert all(int(size) > BIG for _, size in outputs)
     assert veth.world.traces() == []
+
+
+@pytest.fixture
+def users_world() -> Iterator[Host]:
+    """A world whose pyro is a normal user's, with a home and a cache of that user's own."""
+    python = next(filter(_user_runs, (sys.executable, "/usr/bin/python3")), None)
+    if python is None:
+        pytest.skip("a normal user cannot run this Python, nor has the system one of its version")
+    mode = stat.S_IMODE(TUN.stat().st_mode)
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        for part in ("environments", "runtime", "scratch"):
+            copied = ["cp", "-a", "--sparse=always", f"{CACHE}/pyro-mcp/{part}", f"{root}/cache/pyro-mcp/"]
+            (root / "cache/pyro-mcp").mkdir(parents=True, exist_ok=True)
+            subprocess.run(copied, check=True)
+        subprocess.run(["chown", "-R", f"{USER}:{USER}", name], check=True)
+        path = f"{ROOT}/src:{sysconfig.get_path('purelib')}"
+        own = (f"HOME={root}", f"XDG_STATE_HOME={root}/state", f"XDG_CACHE_HOME={root}/cache", f"PYTHONPATH={path}")
+        TUN.chmod(0o666)  # as usual systems have it
+        try:
+            with World(root, forwards=False) as world:
+                yield Host(world, "pasta", (*AS_USER, *own, python, "-m", "pyro_mcp"))
+        finally:
+            TUN.chmod(mode)
+
+
+def _user_runs(python: str) -> bool:
+    """Whether a normal user can run *python*, and it is of our version."""
+    ask = [*AS_USER, python, "-c", "import sys; print(sys.version_info[:2])"]
+    said = subprocess.run(ask, capture_output=True, text=True, check=False).stdout
+    return said == f"{sys.version_info[:2]}\n"
+
+
+def test_a_normal_users_guest_reaches_the_internet_and_nothing_else(users_world: Host) -> None:
+    seen = users_world.look("example.com", *CLOSED)
+    assert seen.pop("example.com") == "this is 93.184.216.34"
+    assert set(seen) == set(CLOSED)
+    assert set(seen.values()) == {"closed"}
+
+
+@pytest.mark.parametrize(
+    ("program", "package", "forwards"), [("/usr/sbin/nft", "nftables", True), ("/usr/bin/pasta", "passt", False)]
+)
+def test_a_network_that_cannot_be_is_refused_before_anything_starts(
+    tmp_path: Path, program: str, package: str, *, forwards: bool
+) -> None:
+    with World(tmp_path, forwards=forwards) as world:
+        world.ask("mount", "--bind", "/dev/null", program)
+        ended = Host(world, "").pyro("run", "--network", "--json", "debian:12", "--", "true")
+    assert ended.code == 125
+    failure = json.loads(ended.stdout)
+    assert failure["code"] == "network_unavailable"
+    assert package in failure["remedy"]
 
 
 def descendants(pid: int) -> dict[str, int]:
