@@ -7,7 +7,7 @@ import click
 
 from pyro_mcp import model
 from pyro_mcp.cli import render
-from pyro_mcp.cli.groups import SectionedCommand
+from pyro_mcp.cli.groups import SectionedCommand, SectionOption
 from pyro_mcp.cli.network import network_lines
 from pyro_mcp.cli.options import (
     command_options,
@@ -38,6 +38,8 @@ from pyro_mcp.host.stopwatch import listen, since_process_start
 @click.option(
     "--publish",
     "-p",
+    cls=SectionOption,
+    section="Network",
     multiple=True,
     metavar="[ADDR:]HOSTPORT:GUESTPORT",
     help="A TCP port of this host that leads to one of the guest, on 127.0.0.1 unless ADDR says otherwise; host port 0:"

@@ -11,6 +11,7 @@ from pyro_mcp.cli.groups import Group, SectionedCommand
 from pyro_mcp.cli.network import network_lines
 from pyro_mcp.cli.options import environment_argument, machine_options, output_options, parse_labels, task_argument
 from pyro_mcp.cli.progress import TaggedProgress, size
+from pyro_mcp.cli.task_publish import published
 
 if TYPE_CHECKING:
     from pyro_mcp.engine.tasks.results import TaskRecordResult
@@ -20,8 +21,10 @@ ELSEWHERE = {
     "attach": ("pyro_mcp.cli.task_attach", "Follow a job's output to its end."),
     "exec": ("pyro_mcp.cli.task_exec", "Run a command in a task."),
     "logs": ("pyro_mcp.cli.task_logs", "Show a task's history."),
+    "publish": ("pyro_mcp.cli.task_publish", "Make a port of a task one of this host."),
     "signal": ("pyro_mcp.cli.task_signal", "Send a signal to a job."),
     "sync": ("pyro_mcp.cli.task_sync", "Bring files into a task, or out of it."),
+    "unpublish": ("pyro_mcp.cli.task_unpublish", "Take published ports back."),
     "wait": ("pyro_mcp.cli.task_wait", "Wait for a job's end."),
 }
 
@@ -195,6 +198,8 @@ def _summary(record: "TaskRecordResult") -> Iterator[str]:
     if record["state"] in ("started", "stopped"):
         idle = f", or {record['idle_seconds']} s after its last use" if record["idle_seconds"] else ""
         yield f"Time left: {record['remaining_seconds']} s{idle}"
+    for port in record["published_ports"]:
+        yield f"Published: {published(port)}"
     yield f"Command count: {record['command_count']}"
     last = record["last_command"]
     if last:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from pyro_mcp.engine.machines import Context
 from pyro_mcp.engine.outcome import CommandIO, Sink
+from pyro_mcp.engine.publish.ports import Port
 from pyro_mcp.engine.tasks.results import (
     DeletedTask,
     JobSignalled,
@@ -14,6 +15,8 @@ from pyro_mcp.engine.tasks.results import (
     TaskList,
     TaskLogEntry,
     TaskLogs,
+    TaskPort,
+    TaskPorts,
     TaskRecordResult,
 )
 from pyro_mcp.guest.control import Control
@@ -221,6 +224,18 @@ class TaskMethods:
     ) -> "Iterator[Piece]":
         """A task's history as it grows, from its *last* entries on, until the task has ended or *stopped* says so."""
         return self._task_service.follow(task_id, stopped, last)
+
+    def publish_task(self, task_id: str, port: str) -> TaskPort:
+        """Let a TCP port of this host lead to one of a task, as long as its machine lives; it needs no network.
+
+        *port*: ``[ADDR:]HOSTPORT:GUESTPORT``; without ADDR on 127.0.0.1, host port 0 takes a free one. Raises
+        PortUnavailable before anything is started.
+        """
+        return self._task_service.publish(task_id, Port.parse(port))
+
+    def unpublish_task(self, task_id: str, *ports: str | int) -> TaskPorts:
+        """Take published ports back, each named by its host port or ``ADDR:HOSTPORT``; without *ports* all of them."""
+        return self._task_service.unpublish(task_id, [str(port) for port in ports])
 
     def delete_task(self, task_id: str) -> DeletedTask:
         """End a task and remove all that is its own, also its history."""

@@ -13,7 +13,7 @@ from pyro_mcp.engine.machines import Context, Machines
 from pyro_mcp.engine.records import MachineRecord
 from pyro_mcp.engine.tasks.activity import if_unused, in_use, last_used
 from pyro_mcp.engine.tasks.ending import ending_of
-from pyro_mcp.engine.tasks.records import TaskRecord, moment
+from pyro_mcp.engine.tasks.records import TaskRecord, end_publishers, moment
 from pyro_mcp.engine.tasks.results import WorkspaceSeed
 from pyro_mcp.engine.tasks.rows import TaskRows
 from pyro_mcp.errors import PyroError, StorageFault, UnknownMachine, UnknownTask
@@ -191,6 +191,8 @@ class Tasks:
     def _delete_machine(self, task_id: str) -> None:
         with contextlib.suppress(UnknownMachine):
             self.machines.delete(task_id)
+        with contextlib.suppress(UnknownTask, StorageFault):  # without a record they end by themselves all the same
+            end_publishers(self.rows.find(task_id).published)
 
 
 def _new_record(spec: TaskSpec) -> TaskRecord:

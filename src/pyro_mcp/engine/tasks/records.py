@@ -1,14 +1,17 @@
 """The records of tasks and of their commands: written before what they name exists, removed after it is gone."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
+from pyro_mcp.engine.publish.ports import Port
 from pyro_mcp.engine.records import NO_ISOLATION
 from pyro_mcp.engine.tasks.results import WorkspaceSeed
-from pyro_mcp.errors import TaskExpired, WrongState
+from pyro_mcp.errors import HostFault, TaskExpired, WrongState
 from pyro_mcp.guest.outcome import JOB
+from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.processes import ProcessId
 from pyro_mcp.model import WORKSPACE, CommandState, ExecutionMode, Isolation, NetworkPolicy, check_machine_id
 
@@ -16,6 +19,8 @@ State = Literal["creating", "started", "stopped", "expired", "deleting"]
 STATES: tuple[str, ...] = get_args(State)
 COMMAND_STATES: tuple[str, ...] = get_args(CommandState)
 EndReason = Literal["ttl", "idle", "vmm", "machine_deleted"]
+PUBLISHER_GRACE = 4.0  # more than it may take to let what is under way arrive
+PUBLISHER_SECONDS = 10.0
 EMPTY_SEED: WorkspaceSeed = {
     "mode": "empty",
     "source_path": None,
@@ -23,6 +28,22 @@ EMPTY_SEED: WorkspaceSeed = {
     "entry_count": 0,
     "bytes_written": 0,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """A port of this host that leads to a task, and the process that serves it since *since* (Unix seconds)."""
+
+    port: Port
+    publisher: ProcessId
+    since: float
+
+
+def end_publishers(publications: Iterable[Publication]) -> None:
+    """End those that serve them; each lets what is under way arrive first. Raises HostFault for one that survives."""
+    for one in publications:
+        if not one.publisher.stop(grace=PUBLISHER_GRACE, deadline=Deadline.after(PUBLISHER_SECONDS)):
+            raise HostFault(f"the publisher of {one.port.place} (pid {one.publisher.pid}) does not end")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +76,12 @@ class TaskRecord:
     ended_at: float | None = None
     ended_reason: EndReason | None = None
     cause: str | None = None
+    publications: tuple[Publication, ...] = ()
+
+    @property
+    def published(self) -> tuple[Publication, ...]:
+        """Those of its published ports that are served."""
+        return tuple(one for one in self.publications if one.publisher.alive)
 
     @property
     def over(self) -> bool:
@@ -101,6 +128,10 @@ class TaskRecord:
             found[name] = float(found[name])
         found["actor"] = process(found["actor"])
         found["network"] = NetworkPolicy.from_json(found["network"]) if found.get("network") else None
+        found["publications"] = tuple(
+            Publication(Port(**one["port"]), process(one["publisher"]), float(one["since"]))
+            for one in found.get("publications", ())
+        )
         return cls(**found)
 
 

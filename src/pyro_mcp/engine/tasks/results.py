@@ -2,7 +2,7 @@
 
 from typing import NotRequired, TypedDict
 
-from pyro_mcp.model import CommandState, ExecutionMode, Isolation, NetworkReport, TaskState
+from pyro_mcp.model import CommandState, ExecutionMode, Isolation, NetworkReport, PublishedPort, TaskState
 
 
 class WorkspaceSeed(TypedDict):
@@ -76,6 +76,7 @@ class TaskRecordResult(TypedDict):
     command_count: int
     running_count: int
     last_command: LastCommand | None
+    published_ports: list[PublishedPort]
     usage: TaskUsage | None
     network: NetworkReport | None
     metadata: dict[str, str]
@@ -148,6 +149,20 @@ class TaskLogs(TypedDict):
     cause: str | None
     count: int
     entries: list[TaskLogEntry]
+
+
+class TaskPort(PublishedPort):
+    """A port of a task that was just published."""
+
+    task_id: str
+
+
+class TaskPorts(TypedDict):
+    """The ports of a task that were taken back, and those that are left."""
+
+    task_id: str
+    unpublished_ports: list[PublishedPort]
+    published_ports: list[PublishedPort]
 
 
 class DeletedTask(TypedDict):

@@ -1,12 +1,13 @@
 """Everything that can be asked of tasks, as the SDK offers it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
 from pyro_mcp.engine.machines import Context
 from pyro_mcp.engine.network_view import report_of
 from pyro_mcp.engine.outcome import CommandIO
+from pyro_mcp.engine.publish.ports import Port
 from pyro_mcp.engine.records import MachineRecord
 from pyro_mcp.engine.sweep import sweep
 from pyro_mcp.engine.tasks.extend import extend
@@ -14,6 +15,7 @@ from pyro_mcp.engine.tasks.jobs import Jobs, make_workspace
 from pyro_mcp.engine.tasks.keeping import ensure_keeper
 from pyro_mcp.engine.tasks.lifecycle import Tasks
 from pyro_mcp.engine.tasks.logs import Piece, follow_logs, read_logs
+from pyro_mcp.engine.tasks.publications import publish, unpublish
 from pyro_mcp.engine.tasks.records import EMPTY_SEED, TaskRecord
 from pyro_mcp.engine.tasks.results import (
     JobSignalled,
@@ -21,6 +23,8 @@ from pyro_mcp.engine.tasks.results import (
     TaskList,
     TaskLogEntry,
     TaskLogs,
+    TaskPort,
+    TaskPorts,
     TaskRecordResult,
     WorkspaceSeed,
 )
@@ -116,6 +120,20 @@ class TaskService:
         """Give a task another time to live, another idle time, or both."""
         record = extend(self._tasks, wanted, ttl_seconds, idle_seconds)
         return task_view(self._tasks, record)
+
+    def publish(self, wanted: str, port: Port) -> TaskPort:
+        """Let a port of this host lead to a port of a task."""
+        record, publication = publish(self._tasks, wanted, port)
+        return {"task_id": record.task_id, **publication.port.public()}
+
+    def unpublish(self, wanted: str, places: Iterable[str]) -> TaskPorts:
+        """Take published ports back; all when none is named."""
+        record, taken = unpublish(self._tasks, wanted, places)
+        return {
+            "task_id": record.task_id,
+            "unpublished_ports": [one.port.public() for one in taken],
+            "published_ports": [one.port.public() for one in record.published],
+        }
 
     def push(
         self, wanted: str, source: Path, destination: str, options: PushOptions, progress: Progress

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from pyro_mcp.engine.tasks.jobs import Jobs
 from pyro_mcp.engine.tasks.lifecycle import KEPT_SECONDS, Tasks
+from pyro_mcp.engine.tasks.publications import forget_dead
 from pyro_mcp.engine.tasks.records import TaskRecord
 from pyro_mcp.errors import PyroError
 from pyro_mcp.host.files import remove_tree
@@ -47,6 +48,7 @@ def _one(tasks: Tasks, record: TaskRecord, *, idle: bool) -> Iterator[str]:
             yield f"task {task_id}: removed with its history"
     elif record.state in ("started", "stopped"):
         now = tasks.look(record)
+        yield from forget_dead(tasks, now)
         if now.state != record.state:
             yield f"task {task_id}: {now.state}: {now.cause}"
             if idle:
@@ -61,7 +63,7 @@ def next_due(tasks: Tasks, records: list[TaskRecord]) -> float | None:
 
 
 def watched(tasks: Tasks, records: list[TaskRecord]) -> set[ProcessId]:
-    """The processes whose end is news for *records*: VMs, and pyros that are making or deleting a task."""
+    """The processes whose end is news for *records*: VMs, publishers, and pyros that are making or deleting a task."""
     found = set()
     for record in records:
         if record.state in ("creating", "deleting"):
@@ -70,6 +72,7 @@ def watched(tasks: Tasks, records: list[TaskRecord]) -> set[ProcessId]:
             machine = tasks.machine(record.task_id)
             if machine is not None and machine.running is not None:
                 found.add(machine.running.vmm)
+            found |= {one.publisher for one in record.publications}
     return found
 
 

@@ -61,6 +61,7 @@ def task_view(
         "command_count": tasks.rows.count(record.task_id),
         "running_count": len(tasks.rows.running(record.task_id)),
         "last_command": _last(latest[0]) if latest else None,
+        "published_ports": [one.port.public() for one in record.published],
         "usage": usage,
         "network": network,
         "metadata": {},
