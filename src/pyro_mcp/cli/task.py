@@ -160,7 +160,12 @@ def delete(task: str, *, as_json: bool) -> None:
 @click.option("--idle-seconds", type=int, default=None, help="Its new idle time; 0: none.")
 @output_options
 def extend(task: str, ttl_seconds: int | None, idle_seconds: int | None, *, as_json: bool) -> None:
-    """Let TASK live --ttl-seconds from now, and change its idle time."""
+    """Let TASK live --ttl-seconds from now, and change its idle time.
+
+    \b
+    Examples:
+      pyro task extend demo --ttl-seconds 3600
+    """  # noqa: D301 - \b is click's mark for a block that is not rewrapped
     from pyro_mcp.sdk import Pyro
 
     _show(Pyro().extend_task(task, ttl_seconds=ttl_seconds, idle_seconds=idle_seconds), as_json=as_json)
