@@ -150,6 +150,8 @@ class AsyncPyro:
     delete_task = awaited(Pyro.delete_task)
     list_tasks = awaited(Pyro.list_tasks)
     extend_task = awaited(Pyro.extend_task)
+    publish_task = awaited(Pyro.publish_task)
+    unpublish_task = awaited(Pyro.unpublish_task)
 
     async def wait_task_job(self, task_id: str, job_id: str, *, timeout_seconds: float | None = None) -> TaskJob:
         """See ``Pyro.wait_task_job``."""
@@ -217,6 +219,8 @@ class AsyncTask:
     logs = on_id(AsyncPyro.logs_task)
     follow = on_id(AsyncPyro.follow_task)
     extend = on_id(AsyncPyro.extend_task)
+    publish = on_id(AsyncPyro.publish_task)
+    unpublish = on_id(AsyncPyro.unpublish_task)
     delete = on_id(AsyncPyro.delete_task)
 
     async def __aenter__(self) -> Self:

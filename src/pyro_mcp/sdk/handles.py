@@ -54,6 +54,8 @@ class Task:
     logs = on_id(TaskMethods.logs_task)
     follow = on_id(TaskMethods.follow_task)
     extend = on_id(TaskMethods.extend_task)
+    publish = on_id(TaskMethods.publish_task)
+    unpublish = on_id(TaskMethods.unpublish_task)
     delete = on_id(TaskMethods.delete_task)
 
     def __enter__(self) -> Self:
