@@ -1,4 +1,4 @@
-"""``AsyncPyro``: the methods of ``Pyro`` for programs with an event loop (asyncio or trio), each in a worker thread.
+"""``AsyncPyro``: the methods of ``Pyro`` for programs with an event loop (asyncio), each in a worker thread.
 
 A call that is cancelled ends its work: a command gets SIGTERM and, some seconds later, SIGKILL, a download stops, and
 only then the cancellation goes on. Callbacks such as *on_stdout* are called in the worker thread.
