@@ -47,6 +47,13 @@ def command() -> None:
 )
 @click.option("--allow-host-compat", is_flag=True, help="Let clients run commands on this host itself: no isolation.")
 @click.option(
+    "--allow-publish-address",
+    "publish_addresses",
+    multiple=True,
+    metavar="ADDR",
+    help="Let clients publish ports of tasks on ADDR of this host, too, and not only on loopback; repeatable.",
+)
+@click.option(
     "--http",
     "address",
     metavar="HOST:PORT",
@@ -61,7 +68,13 @@ def command() -> None:
     help="Answer a call that takes longer with a job id; many hosts cut calls at 60 seconds.",
 )
 def serve(
-    profile: str, allow_paths: tuple[str, ...], address: str | None, call_seconds: float, *, allow_host_compat: bool
+    profile: str,
+    allow_paths: tuple[str, ...],
+    publish_addresses: tuple[str, ...],
+    address: str | None,
+    call_seconds: float,
+    *,
+    allow_host_compat: bool,
 ) -> int:
     """Serve MCP over stdio, or over HTTP.
 
@@ -80,6 +93,7 @@ def serve(
         allow_paths=allow_paths,
         allow_host_compat=allow_host_compat,
         call_seconds=call_seconds,
+        publish_addresses=publish_addresses,
         local=place is None,
     )
     code: int = serving.serve_stdio(server) if place is None else serving.serve_http(server, *place)

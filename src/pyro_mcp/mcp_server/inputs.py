@@ -132,6 +132,17 @@ OptionalSourcePath = Annotated[
 Destination = Annotated[
     str, Field(description="Where in the guest: /workspace or below it.", min_length=1, max_length=4096)
 ]
+GuestPort = Annotated[int, Field(description="TCP port a program in the guest listens on.", ge=1, le=65_535)]
+HostPort = Annotated[int, Field(description="TCP port of the host; 0: one that is free.", ge=0, le=65_535)]
+PublishAddress = Annotated[
+    str,
+    Field(
+        description="IP address of the host to listen on; only loopback unless the user allowed more.", max_length=45
+    ),
+]
+HostPorts = Annotated[
+    list[int] | None, Field(description="The host ports to take back; by default all of the task.", max_length=8)
+]
 Delete = Annotated[bool, Field(description="Remove from dest what the source does not have.")]
 Last = Annotated[int, Field(description="How many of the newest commands.", ge=1, le=LOGS_MOST)]
 Stream = Annotated[Literal["stdout", "stderr"], Field(description="Which output.")]

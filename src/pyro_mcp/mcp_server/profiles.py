@@ -15,6 +15,8 @@ _TASKS = (
     "task_status",
     "task_logs",
     "task_list",
+    "task_publish",
+    "task_unpublish",
     "task_delete",
 )
 _MACHINES = (

@@ -51,6 +51,8 @@ TOOLS: dict[str, tuple[Callable[..., Awaitable[CallToolResult]], str, ToolAnnota
     "task_status": (task_tools.task_status, "Show a task", READS),
     "task_logs": (task_tools.task_logs, "Show a task's history", READS),
     "task_list": (task_tools.task_list, "List tasks", READS),
+    "task_publish": (task_tools.task_publish, "Publish a task's port on the host", CHANGES),
+    "task_unpublish": (task_tools.task_unpublish, "Take a task's published ports back", ENDS),
     "task_delete": (task_tools.task_delete, "Delete a task", ENDS),
     "job_start": (job_tools.job_start, "Start a long command", COMMANDS),
     "job_read": (job_tools.job_read, "Read a job's output", READS),
@@ -96,15 +98,17 @@ def create_server(
     allow_host_compat: bool = False,
     call_seconds: float = CALL_SECONDS,
     local: bool = True,
+    publish_addresses: Iterable[str] = (),
 ) -> PyroServer:
     """An MCP server over *manager*, a ``Pyro``, ready to ``run``.
 
     *allow_paths*: host directories whose files may be pushed into guests; none: the working directory and the client's
     roots, and without *local* (the client runs on this host) nothing. *call_seconds*: after so long a call is answered
-    with a job's id. Raises InvalidRequest.
+    with a job's id. *publish_addresses*: where ports of tasks may be published besides on loopback. Raises
+    InvalidRequest.
     """
     names = tools_of(profile)
-    policy = Policy(Places.of(allow_paths, local=local), allow_host_compat, call_seconds)
+    policy = Policy(Places.of(allow_paths, local=local), allow_host_compat, call_seconds, tuple(publish_addresses))
     own = manager or Pyro()
 
     @contextlib.asynccontextmanager

@@ -13,6 +13,7 @@ import anyio
 import anyio.to_thread
 from mcp.server.mcpserver import Context
 
+from pyro_mcp.engine.publish.ports import Port
 from pyro_mcp.errors import InvalidRequest, PyroError, UnknownJob
 from pyro_mcp.host.files import private_directory
 from pyro_mcp.mcp_server.failures import refusals
@@ -38,6 +39,7 @@ class Policy:
     places: Places = field(default_factory=Places)
     allow_host_compat: bool = False
     call_seconds: float = CALL_SECONDS
+    publish_addresses: tuple[str, ...] = ()
 
     def check_host_compat(self, *, wanted: bool) -> None:
         """Raise InvalidRequest when a client wants to run on the host and the operator does not."""
@@ -46,6 +48,15 @@ class Policy:
                 "allow_host_compat is refused: this server runs commands in virtual machines only",
                 remedy="Leave it out. Only the user can allow it, by starting `pyro mcp serve --allow-host-compat`.",
             )
+
+    def check_publish(self, port: Port) -> Port:
+        """Return *port*; raises InvalidRequest for an address that other hosts reach, unless the operator allows it."""
+        if not port.on_loopback and port.address not in self.publish_addresses:
+            raise InvalidRequest(
+                f"publishing on {port.address} is refused: other hosts may reach it",
+                remedy="Leave it out. Only the user can allow it, by `pyro mcp serve --allow-publish-address ADDR`.",
+            )
+        return port
 
 
 class Service:
@@ -70,6 +81,11 @@ class Service:
         """Refuse execution on the host unless the operator allows it."""
         with refusals():
             self.policy.check_host_compat(wanted=wanted)
+
+    def port(self, address: str, host_port: int, guest_port: int) -> Port:
+        """The port that a client may have published so; refused otherwise."""
+        with refusals():
+            return self.policy.check_publish(Port(host_port, guest_port, address))
 
     def place(self, text: str, client_roots: Iterable[str]) -> Path:
         """The path on this host that a client may name so; refused otherwise."""

@@ -8,6 +8,7 @@ from mcp.server.mcpserver.resolve import ListRoots, Resolve
 from mcp_types import CallToolResult, ListRootsResult
 
 from pyro_mcp import model
+from pyro_mcp.engine.publish.ports import LOOPBACK
 from pyro_mcp.mcp_server import answers, budget, outputs
 from pyro_mcp.mcp_server import inputs as i
 from pyro_mcp.mcp_server.jobs import Job, Outcome
@@ -151,6 +152,27 @@ async def task_logs(
 async def task_list(ctx: Call) -> Annotated[CallToolResult, outputs.TASK_LIST]:
     """List the user's tasks, also those that other programs made."""
     return answers.record(await service_of(ctx).short(Pyro.list_tasks))
+
+
+async def task_publish(
+    ctx: Call,
+    *,
+    task_id: i.TaskId,
+    guest_port: i.GuestPort,
+    host_port: i.HostPort = 0,
+    address: i.PublishAddress = LOOPBACK,
+) -> Annotated[CallToolResult, outputs.TASK_PORT]:
+    """Let a TCP port of the host lead to a port of a task, until the task ends. It needs no network."""
+    service = service_of(ctx)
+    port = service.port(address, host_port, guest_port)
+    return answers.record(await service.short(lambda pyro: pyro.publish_task(task_id, port.text)))
+
+
+async def task_unpublish(
+    ctx: Call, *, task_id: i.TaskId, host_ports: i.HostPorts = None
+) -> Annotated[CallToolResult, outputs.TASK_PORTS]:
+    """Stop listening on published ports of a task."""
+    return answers.record(await service_of(ctx).short(lambda pyro: pyro.unpublish_task(task_id, *(host_ports or ()))))
 
 
 async def task_delete(ctx: Call, *, task_id: i.TaskId) -> Annotated[CallToolResult, outputs.TASK_DELETED]:

@@ -45,6 +45,28 @@ def test_host_execution_is_refused_unless_the_operator_allows_it(served: Served)
     served(session, allow_host_compat=False)
 
 
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - what is asked for
+
+
+def test_ports_are_published_on_loopback_only_unless_the_operator_allows_more(served: Served) -> None:
+    async def ask(client: Client, address: str) -> str:
+        wanted = {"task_id": "nosuch", "guest_port": 80, "address": address}
+        return str(failure_of(await client.call_tool("task_publish", wanted))["code"])
+
+    async def session(client: Client) -> None:
+        for address in ("127.0.0.1", "127.0.0.2", "::1"):
+            assert await ask(client, address) == "unknown_task"
+        for address in (EVERYWHERE, "::", "192.0.2.1", "localhost"):
+            assert await ask(client, address) == "invalid_request"
+
+    async def allowed(client: Client) -> None:
+        assert await ask(client, EVERYWHERE) == "unknown_task"
+        assert await ask(client, "192.0.2.1") == "invalid_request"
+
+    served(session)
+    served(allowed, publish_addresses=[EVERYWHERE])
+
+
 def test_without_a_vmm_nothing_runs(served: Served) -> None:
     async def session(client: Client) -> None:
         result = await client.call_tool("vm_run", {"environment": "debian:12", "command": "id"})

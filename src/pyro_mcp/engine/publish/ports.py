@@ -58,6 +58,11 @@ class Port:
         address = f"[{self.address}]" if ":" in self.address else self.address
         return f"{address}:{self.host_port}"
 
+    @property
+    def text(self) -> str:
+        """The form that ``parse`` reads."""
+        return f"{self.place}:{self.guest_port}"
+
     def public(self) -> PublishedPort:
         """What users see of it."""
         return {"address": self.address, "host_port": self.host_port, "guest_port": self.guest_port}

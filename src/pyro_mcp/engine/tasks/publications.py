@@ -47,7 +47,7 @@ def _start(tasks: Tasks, task_id: str, listener: Listener) -> tuple[TaskRecord, 
     with ours:
         with theirs:
             descriptors = [listener.socket.fileno(), theirs.fileno()]
-            words = [*map(str, descriptors), f"{listener.port.place}:{listener.port.guest_port}", task_id]
+            words = [*map(str, descriptors), listener.port.text, task_id]
             pid = background.spawn(MODULE, words, tasks.context.paths, pass_fds=descriptors)
         publisher = ProcessId.of(pid)
         ours.settimeout(START_SECONDS)
