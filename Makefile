@@ -8,7 +8,7 @@ WORKERS ?= 2
 # What `make check` runs in the lab; `make lab-full` runs all of tests/lab, which takes half an hour.
 QUICK_LAB := -m quick
 
-.PHONY: inspector dev-setup pypi-publish ollama-demo doctor runtime-publish-environment-oci runtime-publish-official-environments-oci dist runtime-materialize runtime-bundle help setup demo check lint unit test lab lab-full chaos bench dist-check clean
+.PHONY: inspector dev-setup runtime-fetch-binaries runtime-boot-check pypi-publish ollama-demo doctor runtime-publish-environment-oci runtime-publish-official-environments-oci dist runtime-materialize runtime-bundle help setup demo check lint unit test lab lab-full chaos bench dist-check clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,12 @@ runtime-materialize: ## Make the runtime bundle (Firecracker, kernel, manifest, 
 	$(RUN) python scripts/sbom.py build/runtime_bundle
 
 runtime-bundle: runtime-materialize ## The same, by its older name.
+
+runtime-fetch-binaries: ## Fetch and build what machines are started from, if it is missing or damaged.
+	$(RUN) pyro runtime install
+
+runtime-boot-check: ## Boot a guest, and say what this host can run.
+	$(RUN) pyro doctor --deep
 
 runtime-publish-environment-oci: ## Publish ENVIRONMENT to REGISTRY (default: docker.io/USER), from build/oci_layouts.
 	$(RUN) python scripts/publish_environments.py --registry "$(REGISTRY)" "$(ENVIRONMENT)"

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import is_dataclass
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -20,6 +21,7 @@ DOCS = ROOT / "docs"
 TREES = ("docs", "examples", "runtime_sources")
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(page for name in TREES for page in (ROOT / name).rglob("*.md"))])
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\((?P<target>[^)\s]+)\)")
+PICTURE = re.compile(r"!\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (?P<title>.+)$", re.MULTILINE)
 ROW = re.compile(r"^\| `(?P<path>(?:state|cache|environments)/[^`]+)` \|", re.MULTILINE)
 NUMBER = 999_999  # stands for any number, looks like no other, and is as wide as any of ours
@@ -87,6 +89,22 @@ def test_only_the_tested_documents_show_commands_with_their_output() -> None:
 def test_what_is_not_run_is_shown_somewhere() -> None:
     shown = {command.command for document in DOCUMENTS for command in commands(document)}
     assert set(NOT_RUN) <= shown
+
+
+def test_the_recording_shows_the_commands_of_its_tape_and_what_came_of_each() -> None:
+    recording = ET.parse(DOCS / "first-run.svg")  # noqa: S314 - our own file
+    shown = ["".join(text.itertext()) for text in recording.iter("{http://www.w3.org/2000/svg}text")]
+    commands_shown = [line.removeprefix("$ ") for line in shown if line.startswith("$ ")]
+    assert commands_shown == (DOCS / "first-run.tape").read_text().splitlines()
+    assert len(
+        [line for line in shown if re.search(r"^\[run\] environment=.* exit_code=\d+ duration_ms=", line)]
+    ) == len(commands_shown)
+
+
+@every_document
+def test_every_picture_is_there(document: Path) -> None:
+    for target in PICTURE.findall(prose(document)):
+        assert (document.parent / target).is_file()
 
 
 def error_codes(root: type[PyroError]) -> Iterator[str]:
