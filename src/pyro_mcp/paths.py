@@ -4,8 +4,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from platformdirs import PlatformDirs
-
 APPLICATION = "pyro-mcp"
 ENVIRONMENT_CACHE_VARIABLE = "PYRO_ENVIRONMENT_CACHE_DIR"
 PLATFORM = "linux-x86_64"
@@ -194,11 +192,10 @@ class Paths:
     @classmethod
     def of_user(cls, *, state: Path | None = None, environments: Path | None = None) -> "Paths":
         """The user's directories (XDG), or the given ones; ``PYRO_ENVIRONMENT_CACHE_DIR`` moves the images."""
-        dirs = PlatformDirs(APPLICATION, appauthor=False)
-        cache = Path(dirs.user_cache_dir)
+        cache = user_directory("XDG_CACHE_HOME", ".cache")
         moved = os.environ.get(ENVIRONMENT_CACHE_VARIABLE)
         images = environments or (Path(moved).expanduser().absolute() if moved else cache / "environments")
-        return cls(state=state or Path(dirs.user_state_dir), cache=cache, environments=images)
+        return cls(state=state or user_directory("XDG_STATE_HOME", ".local/state"), cache=cache, environments=images)
 
     @property
     def database(self) -> Path:
@@ -324,3 +321,10 @@ class Paths:
     def environment_locks(self) -> Path:
         """A lock file per environment, held while it is installed."""
         return self.environments / "locks"
+
+
+def user_directory(variable: str, default: str) -> Path:
+    """Our directory below the user's of one purpose (XDG Base Directory Specification: a relative path is ignored)."""
+    chosen = os.environ.get(variable, "")
+    base = Path(chosen) if chosen.startswith("/") else Path.home() / default
+    return base / APPLICATION

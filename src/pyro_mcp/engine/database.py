@@ -1,8 +1,12 @@
 """The one SQLite file (WAL) of a user's records: its schema, its transactions, and SQLite's errors in our words."""
 
 import contextlib
+import os
 import sqlite3
+import threading
+import weakref
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from pyro_mcp.errors import Busy, NoSpace, StorageFault
@@ -25,14 +29,28 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 SCHEMA = len(MIGRATIONS)
 
 
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A connection, the process that may use it (SQLite: not one that was forked off), and the file it is to."""
+
+    connection: sqlite3.Connection
+    pid: int
+    file: tuple[int, int]
+
+
 class Database:
     """Short transactions, from any thread and any process. Made, or brought to the present schema, when it is opened.
 
-    Raises StorageFault for a file of a newer pyro, or for one that is no database.
+    One connection is kept: whenever the last one to a file is closed, SQLite writes its log back and waits for the
+    disk, which took several times as long as all that a run has to say. Raises StorageFault for a file of a newer
+    pyro, or for one that is no database.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock = threading.Lock()
+        self._opened: _Opened | None = None
+        self._inherited: list[_Opened] = []  # of the process we were forked off from: not even to be closed
         private_directory(path.parent)
         with self._connection() as connection:
             if self._version(connection) != SCHEMA:
@@ -47,14 +65,42 @@ class Database:
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        with _translated(self.path):
-            connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None)
+        with self._lock, _translated(self.path):
+            connection = self._kept() or self._open()
             try:
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute("PRAGMA synchronous = NORMAL")
                 yield connection
             finally:
-                connection.close()
+                if connection.in_transaction:  # it could not even be rolled back, or a signal came in between
+                    self._opened = None
+                    connection.close()
+
+    def _kept(self) -> sqlite3.Connection | None:
+        """The connection, if it is this process's and to the file that is there now."""
+        opened = self._opened
+        if opened is None:
+            return None
+        if opened.pid == os.getpid() and opened.file == _file(self.path):
+            return opened.connection
+        self._opened = None
+        if opened.pid != os.getpid():
+            self._inherited.append(opened)
+        else:
+            opened.connection.close()
+        return None
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+        except BaseException:
+            connection.close()
+            raise
+        file = _file(self.path)
+        if file is not None:
+            self._opened = _Opened(connection, os.getpid(), file)
+        weakref.finalize(self, connection.close).atexit = False
+        return connection
 
     def _version(self, connection: sqlite3.Connection) -> int:
         version = int(connection.execute("PRAGMA user_version").fetchone()[0])
@@ -71,6 +117,14 @@ class Database:
             for statement in step:
                 connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {SCHEMA}")
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 @contextlib.contextmanager
