@@ -55,6 +55,7 @@ def own_cache(home: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     for name in ("runtime", "scratch", "environments"):
         (cache / APPLICATION / name).symlink_to(home.cache / name)
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    monkeypatch.delenv("PYRO_NO_TEMPLATES", raising=False)  # this is what is tested here, whatever the rest runs with
     return Paths.of_user()
 
 
@@ -217,7 +218,21 @@ def test_a_template_that_does_not_resume_is_dropped_and_the_machine_boots(own_ca
     done = cli("run", "debian:12", "--", "echo fine")
     assert (done.code, done.text) == (0, "fine\n")
     assert "The template could not be used" in done.errors
-    assert names(own_cache) == []
+    assert names(own_cache) == [f"{key}.failed"]
+    again = cli("run", "debian:12", "--", "echo fine")
+    assert (again.code, "phase=template" in again.errors) == (0, True)
+    assert names(own_cache) == [key]
+
+
+def test_a_host_on_which_no_template_works_makes_one_twice_and_then_boots(own_cache: Paths, cli: Cli) -> None:
+    key = Pyro().build_template(environment="debian:12")["key"]
+    TemplateStore(own_cache).prune()
+    for _ in range(2):
+        TemplateStore(own_cache).failed(key, "resume", "it hangs")
+    done = cli("run", "debian:12", "--", "echo fine")
+    assert (done.code, done.text) == (0, "fine\n")
+    assert "No template is made for now (it hangs); the machine boots." in done.errors
+    assert "phase=template" not in done.errors
 
 
 def test_two_builders_at_once_make_one_template_and_both_runs_succeed(own_cache: Paths) -> None:

@@ -3,16 +3,18 @@
 import contextlib
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from pyro_mcp.drivers.base import Driver, Launch, RunningVmm
-from pyro_mcp.engine.channels import Channels
 from pyro_mcp.engine.evidence import gather
 from pyro_mcp.engine.networking import nic_of
 from pyro_mcp.errors import BootFailed, LinkTimeout, MachineFault
-from pyro_mcp.guest.client import Agent
-from pyro_mcp.guest.identity import Identity
 from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.stopwatch import stage
+
+if TYPE_CHECKING:  # what speaks with the guest is loaded while the VMM starts
+    from pyro_mcp.guest.client import Agent
+    from pyro_mcp.guest.identity import Identity
 
 # A boot that hangs is seldom and worth one retry; what fails twice has a cause that the evidence shows.
 ATTEMPTS = 2
@@ -51,6 +53,10 @@ def _boot_once(driver: Driver, launch: Launch, deadline: Deadline, started: Call
         on_failure.callback(driver.destroy, vmm.running, Deadline.after(STOP_SECONDS))
         with contextlib.closing(vmm):
             started(vmm.running)
+            with stage("load"):
+                from pyro_mcp.engine.channels import Channels
+                from pyro_mcp.guest.client import Agent
+                from pyro_mcp.guest.identity import Identity
             try:
                 # The first client of a guest has nobody's leftovers to clear away: it says HELLO once and waits.
                 agent = Agent(Channels(driver.lines(launch.paths, vmm.running), quiet=deadline.remaining))
@@ -65,7 +71,7 @@ def _boot_once(driver: Driver, launch: Launch, deadline: Deadline, started: Call
     return vmm.running
 
 
-def _configure(agent: Agent, identity: Identity, deadline: Deadline) -> None:
+def _configure(agent: "Agent", identity: "Identity", deadline: Deadline) -> None:
     """Give the guest its identity. Said again, on a new connection, when no answer comes.
 
     A connection that is made while a resumed guest resets its vsock may be lost without a word to us (Firecracker,

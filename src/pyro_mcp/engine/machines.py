@@ -2,7 +2,9 @@
 
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from pyro_mcp.config import Settings
 from pyro_mcp.drivers.base import Driver, Launch, RunningVmm
@@ -10,11 +12,11 @@ from pyro_mcp.drivers.launcher import instruct
 from pyro_mcp.engine import choice
 from pyro_mcp.engine.boot import boot, resume
 from pyro_mcp.engine.capacity import check_capacity
-from pyro_mcp.engine.channels import Channels
 from pyro_mcp.engine.failures import keep_evidence
 from pyro_mcp.engine.networking import machine_network, make_room, uplink_here
 from pyro_mcp.engine.records import NO_ISOLATION, MachineRecord
 from pyro_mcp.engine.store import Store
+from pyro_mcp.engine.template_store import Found
 from pyro_mcp.engine.templates import Kind, Templates
 from pyro_mcp.environments.facade import Environments
 from pyro_mcp.environments.installed import Installed
@@ -29,7 +31,6 @@ from pyro_mcp.errors import (
     UnknownMachine,
     WrongState,
 )
-from pyro_mcp.guest.client import Agent, ChannelOpener
 from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.files import copy_sparse, private_directory, remove_tree
 from pyro_mcp.host.processes import ProcessId
@@ -39,6 +40,9 @@ from pyro_mcp.model import MachineSpec, TemplateRecord, VmRecord, check_machine_
 from pyro_mcp.paths import Paths
 from pyro_mcp.runtime import build
 from pyro_mcp.runtime.scratch import empty_scratch
+
+if TYPE_CHECKING:  # loaded while the VMM starts
+    from pyro_mcp.guest.client import ChannelOpener
 
 INSTALL_SECONDS = 1800.0
 SCRATCH_SECONDS = 60.0
@@ -168,10 +172,12 @@ class Machines:
         records, _ = self._context.store.all()
         return [record.machine_id for record in records if record.expired and self._try_delete(record.machine_id)]
 
-    def channels(self, record: MachineRecord) -> ChannelOpener:
+    def channels(self, record: MachineRecord) -> "ChannelOpener":
         """The way to the agent of a started machine. Raises WrongState."""
         if record.running is None:
             raise WrongState(f"machine {record.machine_id} is {record.state}, not started")
+        from pyro_mcp.engine.channels import Channels
+
         driver = choice.by_name(self._context.paths, record.driver)
         return Channels(driver.lines(self._context.paths.machine(record.machine_id), record.running))
 
@@ -241,23 +247,33 @@ class Machines:
         def on_record(running: RunningVmm) -> None:
             context.store.update(record.moved("starting", running=running))
 
-        seconds = context.settings.boot_timeout
         if not scratch.exists():  # a machine that has run has a disk of its own to boot with
             found = self.templates.obtain(kind, progress)
-            if found is not None:
-                try:
-                    with stage("prepare"):
-                        copy_sparse(found.snapshot.scratch, scratch)
-                    launch = replace(kind.launch, resume_from=found.snapshot)
-                    return resume(kind.driver, launch, seconds=seconds, started=on_record)
-                except PyroError as error:
-                    scratch.unlink(missing_ok=True)
-                    if isinstance(error, Interrupted):
-                        raise
-                    self.templates.reject(found, error, progress)
+            running = found and self._go_on(kind, found, progress, on_record)
+            if running:
+                return running
             empty = empty_scratch(context.paths, record.disk_mib, Deadline.after(SCRATCH_SECONDS))
             copy_sparse(empty, scratch)
-        return boot(kind.driver, kind.launch, seconds=seconds, started=on_record)
+        return boot(kind.driver, kind.launch, seconds=context.settings.boot_timeout, started=on_record)
+
+    def _go_on(
+        self, kind: Kind, found: Found, progress: Progress, on_record: Callable[[RunningVmm], None]
+    ) -> RunningVmm | None:
+        """Resume the machine from the template *found*; ``None`` when that fails: nothing of it is left then."""
+        scratch = kind.launch.paths.scratch
+        try:
+            with stage("prepare"):
+                copy_sparse(found.snapshot.scratch, scratch)
+            launch = replace(kind.launch, resume_from=found.snapshot)
+            running = resume(kind.driver, launch, seconds=self._context.settings.boot_timeout, started=on_record)
+        except PyroError as error:
+            scratch.unlink(missing_ok=True)
+            if isinstance(error, Interrupted):
+                raise
+            self.templates.reject(found, error, progress)
+            return None
+        self.templates.store.proved(found.key)
+        return running
 
     def _roll_back_start(self, record: MachineRecord) -> None:
         """After a failed start: nothing of it runs, and it is stopped. What a boot began, it has ended itself."""
@@ -267,6 +283,8 @@ class Machines:
 
     def _switch_off(self, record: MachineRecord) -> None:
         """Ask the guest to go off, so that its disk is in order; then end the VMM whatever it answered."""
+        from pyro_mcp.guest.client import Agent
+
         with contextlib.suppress(PyroError):
             Agent(self.channels(record)).poweroff(Deadline.after(POWEROFF_SECONDS))
         self._destroy(record)

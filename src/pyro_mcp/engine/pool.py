@@ -13,13 +13,13 @@ from dataclasses import replace
 from pyro_mcp.engine.capacity import RESERVE_MIB, WORKING_MIB, available_mib
 from pyro_mcp.engine.machines import Machines
 from pyro_mcp.engine.records import MachineRecord
-from pyro_mcp.engine.templates import warm_up
+from pyro_mcp.engine.templates import WARM_UP
+from pyro_mcp.engine.warm_up import warm_up
 from pyro_mcp.errors import PyroError
 from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.progress import Silent
 from pyro_mcp.model import TTL_SECONDS_LIMITS, MachineSpec
 
-READY_MOST = 64
 IDLE_SECONDS = 300.0  # nobody has asked for that long: the memory is given back
 AGAIN_SECONDS = 10.0  # after a machine could not be made
 SHELF_SECONDS = 900  # how long a machine may wait beyond the time to live it was asked for
@@ -139,7 +139,7 @@ class Pool:
         try:
             created = machines.create(replace(kind, ttl_seconds=longest), progress=Silent(), with_caller=True)
             record = machines.start(created.machine_id, progress=Silent())
-            warm_up(machines.channels(record))
+            warm_up(machines.channels(record), WARM_UP)
         except PyroError:
             if created is not None:
                 self._discard(created)

@@ -1,22 +1,24 @@
 """Running commands in machines: the one-shot run, and the one command of a machine that was made before."""
 
+import contextlib
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from pyro_mcp.engine import host_compat
-from pyro_mcp.engine.commands import outcome_of, run_job
 from pyro_mcp.engine.machines import Context, Machines
 from pyro_mcp.engine.network_view import report_of
 from pyro_mcp.engine.outcome import CommandIO, Outcome, Tee
-from pyro_mcp.engine.pool import Pool
-from pyro_mcp.engine.publish.in_run import forwarded, listening
-from pyro_mcp.engine.publish.ports import Listener, Port
 from pyro_mcp.engine.records import MachineRecord
 from pyro_mcp.errors import CapacityReached, InvalidRequest, LinkTimeout, MachineExpired, MachineFault
-from pyro_mcp.guest.outcome import new_job
 from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.progress import Progress
 from pyro_mcp.host.stopwatch import stage
 from pyro_mcp.model import CommandSpec, MachineSpec, NetworkReport, RunResult, check_machine_id
+
+if TYPE_CHECKING:
+    from pyro_mcp.drivers.base import RunningVmm
+    from pyro_mcp.engine.pool import Pool
+    from pyro_mcp.engine.publish.ports import Listener
+    from pyro_mcp.guest.client import ChannelOpener
 
 TIMED_OUT = 124
 AFTER_EXEC = "post_exec_cleanup"
@@ -25,7 +27,7 @@ AFTER_EXEC = "post_exec_cleanup"
 class Runs:
     """Commands in machines that are deleted afterwards."""
 
-    def __init__(self, context: Context, pool: Pool | None = None) -> None:
+    def __init__(self, context: Context, pool: "Pool | None" = None) -> None:
         self._context = context
         self._machines = Machines(context)
         self._pool = pool
@@ -42,7 +44,13 @@ class Runs:
 
         Raises PortUnavailable before anything is started.
         """
-        with listening([Port.parse(text) for text in publish]) as listeners:
+        wanted = tuple(publish)
+        if not wanted:
+            return self._run(machine, command, io, progress, ())
+        from pyro_mcp.engine.publish.in_run import listening
+        from pyro_mcp.engine.publish.ports import Port
+
+        with listening([Port.parse(text) for text in wanted]) as listeners:
             return self._run(machine, command, io, progress, listeners)
 
     def _run(
@@ -51,7 +59,7 @@ class Runs:
         command: CommandSpec,
         io: CommandIO,
         progress: Progress,
-        listeners: Sequence[Listener],
+        listeners: Sequence["Listener"],
     ) -> RunResult:
         wanted = machine.lasting(command.timeout_seconds)
         record = self._pool.take(wanted) if self._pool else None
@@ -98,19 +106,24 @@ class Runs:
         return _result(record, command, io, outcome, network)
 
     def _execute(
-        self, record: MachineRecord, command: CommandSpec, io: CommandIO, listeners: Sequence[Listener] = ()
+        self, record: MachineRecord, command: CommandSpec, io: CommandIO, listeners: Sequence["Listener"] = ()
     ) -> Outcome:
         if record.running is None:
             if listeners:
                 raise InvalidRequest(
                     "publishing needs a guest; host-compat has none", remedy="Programs listen on this host themselves."
                 )
+            from pyro_mcp.engine import host_compat
+
             return host_compat.execute(command, self._context.paths.machine(record.machine_id).directory, io)
+        from pyro_mcp.engine.commands import outcome_of, run_job
+        from pyro_mcp.guest.outcome import new_job
+
         command = self._context.environments.prepared(record.environment, command)
         limit = Deadline.after(command.timeout_seconds)
         channels = self._machines.channels(record)
         try:
-            with forwarded(listeners, channels, record.running):
+            with _forwarded(listeners, channels, record.running):
                 return outcome_of(run_job(channels, command, new_job(), io=io, sinks=Tee(io)))
         except LinkTimeout:
             if not limit.passed:
@@ -130,13 +143,23 @@ class Runs:
             raise
 
 
+def _forwarded(
+    listeners: Sequence["Listener"], channels: "ChannelOpener", running: "RunningVmm"
+) -> contextlib.AbstractContextManager[None]:
+    if not listeners:
+        return contextlib.nullcontext()
+    from pyro_mcp.engine.publish.in_run import forwarded
+
+    return forwarded(listeners, channels, running)
+
+
 def _result(
     record: MachineRecord,
     command: CommandSpec,
     io: CommandIO,
     outcome: Outcome,
     network: NetworkReport | None,
-    listeners: Sequence[Listener] = (),
+    listeners: Sequence["Listener"] = (),
 ) -> RunResult:
     out, err = io.captured.stdout, io.captured.stderr
     return {

@@ -5,7 +5,7 @@
     <cache>/templates/<key>/                     a template: state.bin, memory.bin, scratch.ext4, template.json, used
     <cache>/templates/.partial-<key>-<random>/   one that is being made, owned by the lock's holder
     <cache>/templates/<key>.lock                 held while <key> is made or removed
-    <cache>/templates/<key>.failed               it could not be made; tried again when this is old enough
+    <cache>/templates/<key>.failed               it could not be made, or nothing could go on from it, and how often
 """
 
 import contextlib
@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pyro_mcp.drivers.base import Snapshot
 from pyro_mcp.errors import PyroError
@@ -25,11 +25,32 @@ from pyro_mcp.host.locks import try_lock
 from pyro_mcp.model import TemplateRecord
 from pyro_mcp.paths import Paths, TemplatePaths
 
-GENERATION = 1
+GENERATION = 2
 KEY = re.compile(r"[0-9a-f]{32}")
 PARTIAL = re.compile(r"\.partial-([0-9a-f]{32})-[0-9a-f]{12}")
 MIB = 1 << 20
-AGAIN_SECONDS = 600.0  # after a failure; a host that cannot make templates is not kept busy trying
+# How long after a failure it is tried again; twice as long after each further one. A host on which no template can be
+# made, or on which none works, is not kept busy trying.
+AGAIN_SECONDS = 600.0
+AGAIN_SECONDS_MOST = 86400.0
+TIMES_MOST = 64
+REASON_MOST = 1000
+Stage = Literal["make", "resume"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """What is remembered of failures: how often in a row, and what went wrong last."""
+
+    stage: Stage
+    times: int
+    reason: str
+
+    @property
+    def pause(self) -> float:
+        """Seconds to wait. A template that does not work may be a damaged one: it is made again once, at once."""
+        waits = self.times if self.stage == "make" else self.times - 1
+        return min(AGAIN_SECONDS * 2 ** (waits - 1), AGAIN_SECONDS_MOST) if waits > 0 else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,18 +82,39 @@ class TemplateStore:
             os.utime(files.used)
         return Found(key, snapshot_of(files, layout))
 
-    def may_try(self, key: str) -> bool:
-        """Whether making *key* has not failed a short while ago."""
+    def barred(self, key: str) -> str:
+        """Why *key* should not be made now: it failed a short while ago. Empty: it may be tried."""
+        failure = self._failure(key)
         try:
-            failed = self._paths.template_failure(key).stat().st_mtime
+            age = abs(time.time() - self._paths.template_failure(key).stat().st_mtime)
         except OSError:
-            return True
-        return abs(time.time() - failed) > AGAIN_SECONDS
+            return ""
+        return failure.reason if age < failure.pause else ""
 
-    def failed(self, key: str, reason: str) -> None:
-        """Remember that *key* could not be made, and why."""
+    def failed(self, key: str, stage: Stage, reason: str) -> None:
+        """Remember that *key* could not be made, or that no machine could go on from it, and why."""
+        times = self._failure(key).times + 1
         with contextlib.suppress(PyroError):
-            write_json(self._paths.template_failure(key), {"reason": reason[:1000]})
+            write_json(
+                self._paths.template_failure(key), {"stage": stage, "times": times, "reason": reason[:REASON_MOST]}
+            )
+
+    def proved(self, key: str) -> None:
+        """A machine goes on from *key*: what failed before counts no more."""
+        with contextlib.suppress(OSError):
+            self._paths.template_failure(key).unlink(missing_ok=True)
+
+    def _failure(self, key: str) -> "_Failure":
+        try:
+            known = read_json(self._paths.template_failure(key)) or {}
+        except PyroError:
+            known = {}
+        times = known.get("times")
+        return _Failure(
+            "resume" if known.get("stage") == "resume" else "make",
+            times if isinstance(times, int) and 0 < times < TIMES_MOST else 0,
+            str(known.get("reason", "")) or "it failed a short while ago",
+        )
 
     @contextlib.contextmanager
     def making(self, key: str) -> Iterator[TemplatePaths | None]:
@@ -108,7 +150,8 @@ class TemplateStore:
             remove_tree(target.directory)
             work.directory.rename(target.directory)
             _flush(self._paths.templates)
-            self._paths.template_failure(key).unlink(missing_ok=True)
+            if self._failure(key).stage == "make":  # that it can be resumed has still to be seen
+                self._paths.template_failure(key).unlink(missing_ok=True)
         return Found(key, snapshot_of(target, layout))
 
     def drop(self, key: str) -> None:

@@ -9,42 +9,33 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyro_mcp.config import Settings
 from pyro_mcp.drivers.base import Driver, Launch, RunningVmm
 from pyro_mcp.engine.boot import boot
 from pyro_mcp.engine.capacity import check_capacity
-from pyro_mcp.engine.channels import Channels
-from pyro_mcp.engine.networking import for_template, nic_of
+from pyro_mcp.engine.networking import for_template
 from pyro_mcp.engine.records import MachineRecord
 from pyro_mcp.engine.store import Store
 from pyro_mcp.engine.template_store import GENERATION, Found, TemplateStore, snapshot_of
 from pyro_mcp.errors import Busy, Interrupted, InvalidRequest, MachineFault, NoSpace, PyroError
-from pyro_mcp.guest.capture import CaptureSinks
-from pyro_mcp.guest.client import Agent, ChannelOpener
-from pyro_mcp.guest.execution import execute
-from pyro_mcp.guest.identity import Identity
-from pyro_mcp.guest.outcome import new_job
 from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.files import copy_sparse, free_bytes, private_directory
 from pyro_mcp.host.processes import ProcessId
 from pyro_mcp.host.progress import Progress
 from pyro_mcp.host.stopwatch import stage
-from pyro_mcp.host.wait import until
-from pyro_mcp.model import CommandSpec, new_machine_id
-from pyro_mcp.network.uplink import Uplink
+from pyro_mcp.model import new_machine_id
 from pyro_mcp.paths import Paths, TemplatePaths
 from pyro_mcp.runtime.scratch import empty_scratch
+
+if TYPE_CHECKING:  # a run without a network does not wait for it
+    from pyro_mcp.network.uplink import Uplink
 
 MIB = 1 << 20
 KEY_DIGITS = 32
 SCRATCH_SECONDS = 60.0
 SNAPSHOT_SECONDS = 60.0
-WARM_UP_SECONDS = 60.0
-# What the guest's kernel puts off after a command (RCU, freed cgroups) is done once here, and not again by each machine
-# in its first moments.
-SETTLE_SECONDS = 1.0
 LIFE_SECONDS = 900.0
 # What most commands touch: with a cold page cache the first `git --version` takes twice the time. The last one leaves
 # nothing to be written by every machine again.
@@ -67,7 +58,7 @@ class Kind:
     environment_digest: str
     runtime_digest: str
     driver: Driver
-    uplink: Uplink | None = None
+    uplink: "Uplink | None" = None
 
     def key(self, layout: str) -> str:
         """The name of this kind's template: whatever could make a resumed machine differ from a booted one is in it."""
@@ -117,8 +108,11 @@ class Templates:
                 layout = kind.driver.layout(kind.launch)
                 key = kind.key(layout)
                 found = self.store.find(key, layout)
-            if found is not None or not self.store.may_try(key):
+            if found is not None:
                 return found
+            if reason := self.store.barred(key):
+                progress.note(f"No template is made for now ({reason}); the machine boots.")
+                return None
             return self.make(kind, key, layout, progress)
         except Interrupted:
             raise
@@ -156,7 +150,7 @@ class Templates:
             except Interrupted:
                 raise
             except PyroError as error:
-                self.store.failed(key, error.cause)
+                self.store.failed(key, "make", error.cause)
                 raise
         self.store.bound(self._settings.templates_max_mib, keep=key)
         return made
@@ -165,6 +159,7 @@ class Templates:
         """A machine could not go on from *found*: remove it if that may be its fault, and say so."""
         progress.note(f"The template could not be used ({error.cause}); the machine boots.")
         if isinstance(error, MachineFault):
+            self.store.failed(found.key, "resume", f"machines could not go on from it: {error.cause}")
             with contextlib.suppress(PyroError):
                 self.store.drop(found.key)
 
@@ -202,6 +197,10 @@ class Templates:
             keep_memory_in=work.memory,
         )
         launch = for_template(launch, kind.uplink)
+        # Only who makes a template speaks with its guest.
+        from pyro_mcp.engine.channels import Channels
+        from pyro_mcp.engine.warm_up import prepare
+
         self._records.insert(record)
         try:
             private_directory(files.directory)
@@ -212,27 +211,7 @@ class Templates:
                 self._records.update(record.moved("starting", running=running))
 
             running = boot(kind.driver, launch, seconds=self._settings.boot_timeout, started=on_record)
-            _prepare(Channels(kind.driver.lines(files, running)), launch)
+            prepare(Channels(kind.driver.lines(files, running)), launch, WARM_UP)
             kind.driver.snapshot(launch, running, snapshot_of(work, layout), Deadline.after(SNAPSHOT_SECONDS))
         finally:
             self._discard(record.machine_id)
-
-
-def _prepare(channels: ChannelOpener, launch: Launch) -> None:
-    """Bring the guest to where its clones begin: warm, no session open, no job known, nothing put off."""
-    warm_up(channels)
-    # As a resumed machine will be configured: what that touches is warm then, too.
-    identity = Identity.fresh(launch.machine_id, resumed=True, nic=nic_of(launch))
-    Agent(channels).configure(identity, Deadline.after(WARM_UP_SECONDS))
-    until(lambda: False, Deadline.after(SETTLE_SECONDS))
-
-
-def warm_up(channels: ChannelOpener) -> None:
-    """Run usual commands, so that their files are in the guest's memory, and forget their jobs."""
-    deadline = Deadline.after(WARM_UP_SECONDS)
-    agent = Agent(channels)
-    for command in WARM_UP:
-        job = new_job()
-        with channels.open(deadline) as session:
-            execute(session, CommandSpec(command, WARM_UP_SECONDS), job, sinks=CaptureSinks(), deadline=deadline)
-        agent.forget(job, deadline)

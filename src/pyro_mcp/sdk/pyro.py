@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Self
 from pyro_mcp.config import Settings, load
 from pyro_mcp.config.settings import DRIVERS
 from pyro_mcp.engine.machines import INSTALL_SECONDS, Context, Machines
-from pyro_mcp.engine.pool import READY_MOST, Pool
 from pyro_mcp.engine.runs import Runs
 from pyro_mcp.engine.store import Store
 from pyro_mcp.engine.sweep import sweep
@@ -39,8 +38,10 @@ from pyro_mcp.sdk.tasks import TaskMethods
 
 if TYPE_CHECKING:  # what a plain run does not need is imported where it is used: a run takes less time than the imports
     from pyro_mcp.engine.doctor import DoctorReport
+    from pyro_mcp.engine.pool import Pool
 
 ACTIVE_MOST = 10_000
+READY_MOST = 64
 
 
 class Pyro(EnvironmentMethods, MachineMethods, TaskMethods):
@@ -90,7 +91,12 @@ class Pyro(EnvironmentMethods, MachineMethods, TaskMethods):
         self._opened: Context | None = None
         self._opening = threading.Lock()
         self._own_vms = own_vms
-        self._pool = Pool(lambda: self._machines, check_between("pool", pool, (0, READY_MOST))) if pool else None
+        self._pool = self._pool_of(check_between("pool", pool, (0, READY_MOST))) if pool else None
+
+    def _pool_of(self, size: int) -> "Pool":
+        from pyro_mcp.engine.pool import Pool
+
+        return Pool(lambda: self._machines, size)
 
     def __enter__(self) -> Self:
         return self

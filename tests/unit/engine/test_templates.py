@@ -1,6 +1,5 @@
 """Templates on disk and their keys: what counts as the same, what is verified, what is removed."""
 
-import json
 import os
 import time
 from collections.abc import Callable
@@ -12,7 +11,7 @@ import pytest
 
 from pyro_mcp.drivers.base import Capabilities, Driver, Launch
 from pyro_mcp.engine.records import NO_ISOLATION, MachineRecord
-from pyro_mcp.engine.template_store import AGAIN_SECONDS, TemplateStore
+from pyro_mcp.engine.template_store import AGAIN_SECONDS, AGAIN_SECONDS_MOST, TemplateStore
 from pyro_mcp.engine.templates import Kind
 from pyro_mcp.host.locks import try_lock
 from pyro_mcp.host.processes import ProcessId
@@ -74,6 +73,11 @@ def make(store: TemplateStore, key: str = KEY, *, size: int = 8192) -> None:
 def fill(work: TemplatePaths, size: int = 8192) -> None:
     for path in (work.state, work.memory, work.scratch):
         path.write_bytes(b"x" * size)
+
+
+def failed_long_ago(paths: Paths, seconds: float) -> None:
+    old = time.time() - seconds
+    os.utime(paths.template_failure(KEY), (old, old))
 
 
 def names(paths: Paths) -> set[str]:
@@ -212,18 +216,52 @@ def test_the_template_just_made_is_kept_even_when_it_alone_is_too_large(store: T
 
 def test_a_failure_is_remembered_for_a_while(paths: Paths, store: TemplateStore) -> None:
     make(store, OTHER)
-    assert store.may_try(KEY)
-    store.failed(KEY, "no reason")
-    assert not store.may_try(KEY)
-    assert json.loads(paths.template_failure(KEY).read_text()) == {"reason": "no reason"}
-    old = time.time() - AGAIN_SECONDS - 1
-    os.utime(paths.template_failure(KEY), (old, old))
-    assert store.may_try(KEY)
+    assert store.barred(KEY) == ""
+    store.failed(KEY, "make", "no reason")
+    assert store.barred(KEY) == "no reason"
+    failed_long_ago(paths, AGAIN_SECONDS + 1)
+    assert store.barred(KEY) == ""
+
+
+def test_each_further_failure_is_remembered_for_longer(paths: Paths, store: TemplateStore) -> None:
+    make(store, OTHER)
+    for _ in range(2):
+        store.failed(KEY, "make", "no reason")
+    failed_long_ago(paths, AGAIN_SECONDS + 1)
+    assert store.barred(KEY) == "no reason"
+    for _ in range(100):
+        store.failed(KEY, "make", "no reason")
+    failed_long_ago(paths, AGAIN_SECONDS_MOST + 1)
+    assert store.barred(KEY) == ""
+
+
+def test_a_template_that_does_not_work_is_made_again_once_and_then_not_for_a_while(store: TemplateStore) -> None:
+    make(store)
+    store.failed(KEY, "resume", "it hangs")
+    assert store.barred(KEY) == ""
+    make(store)  # that it can be made says nothing
+    store.failed(KEY, "resume", "it hangs")
+    assert store.barred(KEY) == "it hangs"
+
+
+def test_a_machine_that_goes_on_from_a_template_ends_the_memory_of_failures(store: TemplateStore) -> None:
+    make(store)
+    store.failed(KEY, "resume", "it hangs")
+    store.proved(KEY)
+    store.failed(KEY, "resume", "it hangs")
+    assert store.barred(KEY) == ""
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"times": -3}', '{"times": 1e99}', '{"times": 99999999999}', "\0"])
+def test_a_damaged_record_of_a_failure_keeps_nobody_from_trying(paths: Paths, store: TemplateStore, text: str) -> None:
+    make(store, OTHER)
+    paths.template_failure(KEY).write_text(text)
+    assert store.barred(KEY) == ""
 
 
 def test_prune_removes_everything_but_what_is_being_made(paths: Paths, store: TemplateStore) -> None:
     make(store)
-    store.failed(OTHER, "x")
+    store.failed(OTHER, "make", "x")
     with TemplateStore(paths).making("a" * 32) as work:
         assert work is not None
         assert [record["key"] for record in store.prune()] == [KEY]

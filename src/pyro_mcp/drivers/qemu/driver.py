@@ -70,10 +70,9 @@ class QemuDriver:
             started = launcher.launch(command, launch, deadline, identity=identity)
             on_failure.callback(launcher.stop, started.running, Deadline.after(STOP_SECONDS))
             on_failure.callback(started.close)
-            if launch.resume_from is not None:
-                snapshots.load(launch.paths, launch.resume_from, deadline)
+            resuming = launch.resume_from and snapshots.Resuming(started, launch.resume_from, launch.paths, deadline)
             on_failure.pop_all()
-        return started
+        return resuming or started
 
     def layout(self, launch: Launch) -> str:
         """See ``Driver``."""

@@ -26,6 +26,11 @@ class QmpFault(MachineFault):
     """QEMU refused a command, or did not answer as the protocol has it."""
 
 
+def command_line(command: str, **arguments: object) -> bytes:
+    """A command as it is sent."""
+    return json.dumps({"execute": command, "arguments": arguments}).encode() + b"\n"
+
+
 class Qmp:
     """A connection on which commands may be given. For one thread."""
 
@@ -41,7 +46,7 @@ class Qmp:
         self, command: str, deadline: Deadline, *, descriptor: int | None = None, **arguments: object
     ) -> object:
         """Give a command, with *descriptor* for it if any, and return its answer; raises QmpFault when refused."""
-        self._send({"execute": command, "arguments": arguments}, descriptor, deadline)
+        self._send(command_line(command, **arguments), descriptor, deadline)
         while True:
             message = self._receive(deadline)
             if "event" in message:
@@ -73,9 +78,8 @@ class Qmp:
             if status in ("failed", "cancelled"):
                 raise QmpFault(f"the migration of QEMU's state {status}")
 
-    def _send(self, message: dict[str, object], descriptor: int | None, deadline: Deadline) -> None:
-        data = json.dumps(message).encode() + b"\n"
-        with _translated():
+    def _send(self, data: bytes, descriptor: int | None, deadline: Deadline) -> None:
+        with translated():
             self._socket.settimeout(deadline.timeout)
             # Small enough to go in one piece: a descriptor travels with its first byte.
             if descriptor is None:
@@ -89,7 +93,7 @@ class Qmp:
             if len(self._buffer) > LINE_MOST:
                 raise QmpFault("QEMU sends without end on its control socket")
             deadline.check("QEMU's answer on its control socket", QmpFault)
-            with _translated():
+            with translated():
                 self._socket.settimeout(deadline.timeout)
                 data = self._socket.recv(CHUNK)
             if not data:
@@ -109,14 +113,15 @@ class Qmp:
 @contextlib.contextmanager
 def control(path: Path, deadline: Deadline) -> Iterator[Qmp]:
     """A connection to the control socket at *path*, ready for commands."""
-    with _translated():
+    with translated():
         connected = connect(path, deadline)
     with connected:
         yield Qmp(connected, deadline)
 
 
 @contextlib.contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
+    """A broken connection to QEMU in our words."""
     try:
         yield
     except OSError as error:

@@ -7,12 +7,13 @@ no program (``spawn=deny``) and opens no path of ours.
 
 import hashlib
 import os
+import socket
 from dataclasses import replace
 from pathlib import Path
 
-from pyro_mcp.drivers.base import Launch, Snapshot
-from pyro_mcp.drivers.launcher import Command, Identity
-from pyro_mcp.drivers.qemu.qmp import Qmp, control
+from pyro_mcp.drivers.base import Launch, RunningVmm, Snapshot, Started
+from pyro_mcp.drivers.launcher import Command, Identity, connect
+from pyro_mcp.drivers.qemu.qmp import command_line, control, translated
 from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.files import copy_sparse, storage
 from pyro_mcp.paths import MachinePaths
@@ -23,6 +24,15 @@ CAPABILITIES = [
     {"capability": "x-ignore-shared", "state": True},
     {"capability": "events", "state": True},
 ]
+STATE_FD = "state"
+LOAD = b"".join(
+    (
+        command_line("qmp_capabilities"),
+        command_line("migrate-set-capabilities", capabilities=CAPABILITIES),
+        command_line("getfd", fdname=STATE_FD),
+        command_line("migrate-incoming", uri=f"fd:{STATE_FD}"),
+    )
+)
 
 
 def make_memory(path: Path, mib: int, identity: Identity | None) -> None:
@@ -37,10 +47,12 @@ def make_memory(path: Path, mib: int, identity: Identity | None) -> None:
 
 
 def save(launch: Launch, target: Snapshot, deadline: Deadline) -> None:
-    """Pause the machine and write *target*: first the processors stop, then all is copied as it stands."""
+    """Pause the machine and write *target*: QEMU stops the processors, then all is copied as it stands.
+
+    It is not stopped before: the state would say so, and what goes on from it would wait to be told to.
+    """
     with control(launch.paths.control, deadline) as qmp:
-        qmp.execute("stop", deadline)
-        _prepare(qmp, deadline)
+        qmp.execute("migrate-set-capabilities", deadline, capabilities=CAPABILITIES)
         with storage(f"writing {target.state}"):
             state = os.open(target.state, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -55,22 +67,46 @@ def save(launch: Launch, target: Snapshot, deadline: Deadline) -> None:
     copy_sparse(launch.paths.scratch, target.scratch)
 
 
-def load(paths: MachinePaths, source: Snapshot, deadline: Deadline) -> None:
-    """Have the QEMU that waits for it go on from *source*."""
+class Resuming:
+    """A QEMU that was started to go on from a snapshot, and has been told to; see ``Started``.
+
+    What it answers is not waited for: when it cannot load the state it ends, and says why in its log.
+    """
+
+    def __init__(self, started: Started, source: Snapshot, paths: MachinePaths, deadline: Deadline) -> None:
+        self._started = started
+        self._control = _told_to_load(paths, source, deadline)
+
+    @property
+    def running(self) -> RunningVmm:
+        """See ``Started``."""
+        return self._started.running
+
+    def ending(self, deadline: Deadline) -> str:
+        """See ``Started``."""
+        return self._started.ending(deadline)
+
+    def close(self) -> None:
+        """See ``Started``. Not before the guest answers: QEMU drops what it has not yet carried out."""
+        self._control.close()
+        self._started.close()
+
+
+def _told_to_load(paths: MachinePaths, source: Snapshot, deadline: Deadline) -> socket.socket:
+    """A connection to the control socket with all that QEMU is told on its way, in one piece; it need not be up yet."""
     with storage(f"reading {source.state}"):
         state = os.open(source.state, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        with control(paths.control, deadline) as qmp:
-            _prepare(qmp, deadline)
-            qmp.execute("migrate-incoming", deadline, uri=qmp.pass_descriptor(state, deadline))
-            qmp.wait_for_migration(deadline)
-            qmp.execute("cont", deadline)
+        with translated():
+            connected = connect(paths.control, deadline)
+            try:
+                socket.send_fds(connected, [LOAD], [state])
+            except BaseException:
+                connected.close()
+                raise
+            return connected
     finally:
         os.close(state)
-
-
-def _prepare(qmp: Qmp, deadline: Deadline) -> None:
-    qmp.execute("migrate-set-capabilities", deadline, capabilities=CAPABILITIES)
 
 
 def nameless(launch: Launch) -> Launch:
