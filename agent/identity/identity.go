@@ -263,27 +263,30 @@ func replace(path, text string) error {
 // overwrite writes over a file of the same length, as those of a template are. That is a small part of the work that a
 // new file and a new name are, and under emulation the code that a resumed machine runs is what its start costs.
 func overwrite(path, text string) bool {
-	file, err := os.OpenFile(path, os.O_WRONLY|syscall.O_NOFOLLOW, 0)
+	fd, err := syscall.Open(path, syscall.O_WRONLY|syscall.O_NOFOLLOW|syscall.O_CLOEXEC, 0)
 	if err != nil {
 		return false
 	}
-	defer file.Close()
-	info, err := file.Stat()
-	if err != nil || !info.Mode().IsRegular() || info.Size() != int64(len(text)) {
+	defer syscall.Close(fd)
+	var info syscall.Stat_t
+	if syscall.Fstat(fd, &info) != nil || info.Mode&syscall.S_IFMT != syscall.S_IFREG || info.Size != int64(len(text)) {
 		return false
 	}
-	_, err = file.WriteAt([]byte(text), 0)
-	return err == nil
+	n, err := syscall.Pwrite(fd, []byte(text), 0)
+	return err == nil && n == len(text)
 }
 
 // random reads the kernel's generator; crypto/rand would add 200 KB and a self-test to each start of the agent.
 func random(p []byte) error {
-	file, err := os.Open("/dev/urandom")
+	fd, err := syscall.Open("/dev/urandom", syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
-	defer file.Close()
-	_, err = io.ReadFull(file, p)
+	defer syscall.Close(fd)
+	n, err := syscall.Read(fd, p) // up to 256 bytes come whole, random(4)
+	if err == nil && n != len(p) {
+		err = io.ErrUnexpectedEOF
+	}
 	return err
 }
 

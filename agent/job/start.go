@@ -102,8 +102,8 @@ func (j *Job) attributes(cwd string, env []string, who account.Account, e *ends)
 		}
 	}
 	if j.table.group != nil {
-		group, err := j.table.group.Make(j.ID)
-		if err != nil && !os.IsExist(err) {
+		group, err := j.table.takeGroup()
+		if err != nil {
 			return nil, err
 		}
 		fd, err := group.Open()

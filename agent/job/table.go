@@ -1,6 +1,7 @@
 package job
 
 import (
+	"strconv"
 	"sync"
 	"sync/atomic"
 
@@ -34,6 +35,8 @@ type Table struct {
 	order    []*Job          // ended jobs, oldest first
 	held     int             // bytes of output they keep
 	leftover []*cgroup.Group // groups of ended jobs in which something still runs
+	spare    *cgroup.Group   // for the next job, made when there was time; nil when there is none
+	made     uint64          // groups that were made
 }
 
 // NewTable makes a table whose jobs are children of this process.
@@ -41,6 +44,24 @@ func NewTable(reaper *reap.Reaper, group *cgroup.Group, accounts account.Files) 
 	t := &Table{reaper: reaper, group: group, accounts: accounts, jobs: map[string]*Job{}}
 	t.parentCounts = group != nil && group.Has("pids.events.local")
 	return t
+}
+
+// takeGroup gives a new job its group. To make one is a tenth of the work of starting a program, and a template's clones
+// find theirs made.
+func (t *Table) takeGroup() (*cgroup.Group, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if spare := t.spare; spare != nil {
+		t.spare = nil
+		return spare, nil
+	}
+	return t.makeGroup()
+}
+
+// makeGroup makes a group with a name of its own. The lock is held.
+func (t *Table) makeGroup() (*cgroup.Group, error) {
+	t.made++
+	return t.group.Make(strconv.FormatUint(t.made, 10))
 }
 
 // Start starts a job, unless its id is known; started says which. With attach, the client has all output from the
@@ -165,7 +186,8 @@ func (j *Job) dropOutput() (freed int) {
 	return freed
 }
 
-// clean removes the groups of ended jobs, newest first, a few at a time; those still in use wait for a later turn.
+// clean removes the groups of ended jobs, newest first, a few at a time; those still in use wait for a later turn. Then
+// it makes the next job's.
 func (t *Table) clean(j *Job) {
 	if j.group == nil {
 		return
@@ -182,6 +204,11 @@ func (t *Table) clean(j *Job) {
 		}
 		copy(t.leftover[1:], t.leftover)
 		t.leftover[0] = group
+	}
+	if t.spare == nil {
+		if group, err := t.makeGroup(); err == nil {
+			t.spare = group
+		}
 	}
 }
 
