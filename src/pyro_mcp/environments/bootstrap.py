@@ -52,6 +52,13 @@ NAMESPACES = ("unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-c
 OWNERS = 'chroot "$1" chown _apt:root /var/lib/apt/lists/partial /var/cache/apt/archives/partial'
 CLEANING = 'rm -f "$1"/etc/ssh/ssh_host_* "$1/var/lib/dbus/machine-id" "$1/etc/apt/apt.conf.d/99mmdebstrap"'
 
+# Every command begins with a login shell. Debian's starts a program to ask who it is, and as root another one that is
+# for terminals; under emulation the two cost more than most commands. The shell can tell both by itself.
+LOGIN = (
+    r"""sed -i 's|"$(id -u)" -eq 0|-O /|' "$1/etc/profile" """.strip(),
+    r"""sed -i 's/^mesg n/[ ! -t 0 ] || &/' "$1/root/.profile" """.strip(),
+)
+
 
 class DebianBootstrap:
     """The source that needs nothing but a Debian archive: that of *settings*, else that of the host's own apt."""
@@ -121,7 +128,7 @@ def plan(entry: CatalogEntry, sources: Sequence[str], confined: Sequence[str] = 
         "--format=tar",
         f"--include={','.join(entry.include)}",
         '--aptopt=Acquire::Retries "3"',
-        *(f"--customize-hook={hook}" for hook in [*hooks, OWNERS, CLEANING]),
+        *(f"--customize-hook={hook}" for hook in [*hooks, *LOGIN, OWNERS, CLEANING]),
         entry.suite,
         "-",
         "-",
