@@ -8,7 +8,7 @@ WORKERS ?= 2
 # What `make check` runs in the lab; `make lab-full` runs all of tests/lab, which takes half an hour.
 QUICK_LAB := -m quick
 
-.PHONY: inspector dev-setup runtime-fetch-binaries runtime-boot-check pypi-publish ollama-demo doctor runtime-publish-environment-oci runtime-publish-official-environments-oci dist runtime-materialize runtime-bundle help setup demo check lint unit test lab lab-full chaos bench dist-check clean
+.PHONY: inspector dev-setup runtime-fetch-binaries runtime-boot-check pypi-publish ollama-demo doctor runtime-publish-environment-oci runtime-publish-official-environments-oci dist runtime-materialize runtime-bundle help setup demo check lint unit test lab lab-full lab-bench chaos cold soak bench dist-check clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,8 +79,17 @@ chaos: ## Kill clients, keeper, launchers, VMMs and agents at random, a hundred 
 inspector: ## Call every MCP tool with the MCP Inspector (needs npm; a minute and a half).
 	$(RUN) python scripts/mcp_inspector.py
 
-bench: ## Measure; prints medians and ratios.
-	$(RUN) python benchmarks/bench.py
+cold: ## The guest tests with machines that boot: no templates.
+	PYRO_NO_TEMPLATES=1 $(RUN) pytest tests/guest
+
+soak: ## 200 runs one after the other and 25 at once; the host is as it was afterwards.
+	PYRO_TEST_SOAK_RUNS=200 PYRO_TEST_SOAK_AT_ONCE=25 $(RUN) pytest tests/guest/test_soak.py --timeout 3600
+
+bench: ## Measure; prints medians and ratios. ARGS: --rounds N, --quick, --json FILE.
+	$(RUN) python benchmarks/bench.py $(ARGS)
+
+lab-bench: ## The same for Firecracker in the lab, against microsandbox as it was measured there.
+	$(RUN) python scripts/lab.py --user root --minutes 40 --command "python3 benchmarks/lab_bench.py"
 
 dist: runtime-materialize ## Build the wheel with the runtime bundle inside, and the source distribution, in dist/.
 	rm -rf dist

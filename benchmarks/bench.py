@@ -56,6 +56,11 @@ class Bench:
         return taken
 
 
+def environment() -> dict[str, str]:
+    """What every subject gets. Python may keep compiled modules: an installed pyro has them."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
 def command(argv: tuple[str, ...], env: dict[str, str] | None = None) -> str:
     """Run a program to its end; its stderr. A failure ends the benchmark."""
     done = subprocess.run(
@@ -64,7 +69,7 @@ def command(argv: tuple[str, ...], env: dict[str, str] | None = None) -> str:
         stdin=subprocess.DEVNULL,
         timeout=RUN_SECONDS,
         check=False,
-        env=os.environ | (env or {}),
+        env=environment() | (env or {}),
     )
     if done.returncode != 0:
         sys.exit(f"{' '.join(argv)} failed with {done.returncode}:\n{done.stderr.decode(errors='replace')[-2000:]}")

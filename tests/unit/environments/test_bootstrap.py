@@ -1,5 +1,6 @@
 """The bootstrap's plan keeps the host out of the image, and its failures name a cause and a remedy."""
 
+import os
 import signal
 import subprocess
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pyro_mcp.config import load
-from pyro_mcp.environments.bootstrap import CLEANING, OWNERS, DebianBootstrap, guest_sources, packed_by, plan
+from pyro_mcp.environments.bootstrap import CLEANING, LOGIN, OWNERS, DebianBootstrap, guest_sources, packed_by, plan
 from pyro_mcp.environments.catalog import lookup
 from pyro_mcp.environments.diagnosis import failure
 from pyro_mcp.environments.pipeline import Ended, Piped
@@ -58,10 +59,30 @@ def test_the_guest_gets_sources_without_passwords_and_without_files_of_the_host(
     ]
 
 
+def debian_login(root: Path) -> None:
+    """The lines of Debian's login shell that start programs, as they stand in base-files 12."""
+    for directory in ("etc", "root"):
+        (root / directory).mkdir(parents=True, exist_ok=True)
+    test = 'if [ "$(id -u)" -eq 0 ]; then\n  echo root\nelse\n  echo user\nfi\n'
+    (root / "etc/profile").write_text(test)
+    (root / "root/.profile").write_text("mesg n 2> /dev/null || true\n")
+
+
+def test_the_login_shell_tells_root_from_others_without_a_program(tmp_path: Path) -> None:
+    debian_login(tmp_path)
+    for hook in LOGIN:
+        subprocess.run(["sh", "-ec", hook, "exec", str(tmp_path)], check=True)
+    script = f". {tmp_path}/etc/profile; . {tmp_path}/root/.profile"
+    said = subprocess.run(["/bin/sh", "-c", script], env={"PATH": "/nowhere"}, check=True, capture_output=True)
+    # The guest's root directory belongs to its root, as that of this host does.
+    assert (said.stdout, said.stderr) == (b"root\n" if os.geteuid() == 0 else b"user\n", b"")
+
+
 def test_the_hooks_replace_what_mmdebstrap_copied_from_the_host(tmp_path: Path) -> None:
     root = tmp_path / "the root"
     for directory in ("etc/apt/apt.conf.d", "etc/ssh", "var/lib/dbus"):
         (root / directory).mkdir(parents=True)
+    debian_login(root)
     (root / "etc/hostname").write_text("secret-host\n")
     (root / "etc/hostname").chmod(0o600)
     (tmp_path / "resolver").write_text("nameserver 192.0.2.1\n")
@@ -79,6 +100,8 @@ def test_the_hooks_replace_what_mmdebstrap_copied_from_the_host(tmp_path: Path) 
         "etc/machine-id": "",
         "etc/resolv.conf": "",
         "etc/apt/sources.list": "".join(f"{line}\n" for line in guest_sources(SOURCES)),
+        "etc/profile": "if [ -O / ]; then\n  echo root\nelse\n  echo user\nfi\n",
+        "root/.profile": "[ ! -t 0 ] || mesg n 2> /dev/null || true\n",
     }
     assert {path.lstat().st_mode for path in found.values()} == {0o100644}
     assert (tmp_path / "resolver").read_text() == "nameserver 192.0.2.1\n"

@@ -7,7 +7,17 @@ from pathlib import Path
 from pyro_mcp.host.files import storage
 from pyro_mcp.testing.lab.supplies import write_tar
 
-PARTS = ("src", "tests", "docs", "runtime_sources", "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE")
+PARTS = (
+    "src",
+    "tests",
+    "docs",
+    "benchmarks",
+    "runtime_sources",
+    "pyproject.toml",
+    "README.md",
+    "CHANGELOG.md",
+    "LICENSE",
+)
 LEFT_OUT = {"__pycache__"}
 
 
