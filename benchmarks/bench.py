@@ -18,12 +18,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from cpu import counter
 from files import PAIRS, measure_files
 from rivals import Rival, rivals
 from series import Series, table
 
 from pyro_mcp import Pyro, __version__
 from pyro_mcp.engine.store import Store
+from pyro_mcp.host.deadline import Deadline
+from pyro_mcp.host.wait import until
 from pyro_mcp.paths import Paths
 
 ENVIRONMENT = "debian:12"
@@ -32,6 +35,8 @@ PYRO = (sys.executable, "-m", "pyro_mcp")
 CONCURRENT = (10, 25)
 IDLE_MACHINES = 4
 FILE_ROUNDS = 3
+IDLE_SETTLE_SECONDS = 2.0
+IDLE_SECONDS = 5.0
 RUN_SECONDS = 300.0
 
 
@@ -130,17 +135,35 @@ def measure_live(bench: Bench, pyro: Pyro) -> None:
         pyro.delete_task(task)
 
 
-def measure_concurrent(bench: Bench, rounds: int) -> None:
-    """Many runs at once, each a process of its own."""
+def measure_concurrent(bench: Bench, others: list[Rival], rounds: int) -> None:
+    """Many runs at once, each a process of its own; for the rivals as many as decide something."""
     argv = (*PYRO, "run", ENVIRONMENT, "--", *COMMAND)
-    for count in CONCURRENT:
-        for _ in range(rounds):
+    subjects = [("pyro run", argv, count) for count in CONCURRENT]
+    subjects += [(rival.name, rival.argv, CONCURRENT[0]) for rival in others]
+    for _ in range(rounds):
+        for name, words, count in subjects:
             with ThreadPoolExecutor(count) as pool:
 
-                def all_at_once(pool: ThreadPoolExecutor = pool, count: int = count) -> None:
-                    list(pool.map(command, [argv] * count))
+                def all_at_once(
+                    pool: ThreadPoolExecutor = pool, words: tuple[str, ...] = words, count: int = count
+                ) -> None:
+                    list(pool.map(command, [words] * count))
 
-                bench.timed(f"pyro run, {count} at once", all_at_once)
+                bench.timed(f"{name}, {count} at once", all_at_once)
+
+
+def measure_processor(bench: Bench, others: list[Rival], rounds: int) -> None:
+    """Processor time of one run, over all its processes: what bounds how many fit beside each other."""
+    subjects = [("pyro run", (*PYRO, "run", ENVIRONMENT, "--", *COMMAND))]
+    subjects += [(rival.name, rival.argv) for rival in others]
+    with counter() as used:
+        for _ in range(rounds if used else 0):
+            for name, argv in subjects:
+                before = used.milliseconds()
+                command(used.charged(argv))
+                bench.add(f"{name}, processor time", used.milliseconds() - before)
+        if used is None:
+            print("processor time is left out: this user may make no cgroup", file=sys.stderr)
 
 
 @contextmanager
@@ -170,6 +193,24 @@ def measure_memory(bench: Bench, pyro: Pyro) -> None:
                     totals[name] += memory_kib(process.pid, name) / 1024
         bench.facts["idle_machine_pss_mib"] = round(totals["Pss"] / IDLE_MACHINES, 1)
         bench.facts["idle_machine_rss_mib"] = round(totals["Rss"] / IDLE_MACHINES, 1)
+
+
+def measure_idle(bench: Bench, pyro: Pyro) -> None:
+    """What a machine with nothing to do takes of a processor."""
+    with idle_machines(pyro) as machines:
+        until(lambda: False, Deadline.after(IDLE_SETTLE_SECONDS))
+        pids = [running.vmm.pid for one in machines if (running := Store(Paths.of_user().database).get(one).running)]
+        before = sum(processor_ticks(pid) for pid in pids)
+        until(lambda: False, Deadline.after(IDLE_SECONDS))
+        used = (sum(processor_ticks(pid) for pid in pids) - before) / os.sysconf("SC_CLK_TCK")
+    bench.facts["idle_machine_processor_percent"] = round(100 * used / IDLE_SECONDS / len(pids), 2)
+
+
+def processor_ticks(pid: int) -> int:
+    """Processor time of a process, proc(5)'s utime and stime."""
+    stat = Path(f"/proc/{pid}/stat").read_text()
+    fields = stat[stat.rindex(")") + 2 :].split()
+    return int(fields[11]) + int(fields[12])
 
 
 def memory_kib(pid: int, name: str) -> int:
@@ -212,7 +253,12 @@ def ratios(bench: Bench) -> dict[str, float]:
         "pyro run / bwrap": ("pyro run", "bwrap"),
         "cold boot / pyro run": ("pyro run, cold boot", "pyro run"),
         **PAIRS,
-    } | {f"{count} at once / one": (f"pyro run, {count} at once", "pyro run") for count in CONCURRENT}
+        "processor time, pyro run / podman run": ("pyro run, processor time", "podman run (runc), processor time"),
+    } | {
+        f"{name}, {count} at once / one": (f"{name}, {count} at once", name)
+        for name in ("pyro run", "podman run (runc)")
+        for count in CONCURRENT
+    }
     return {
         name: round(bench.series[one].median / bench.series[other].median, 2)
         for name, (one, other) in pairs.items()
@@ -246,11 +292,15 @@ def measure_all(bench: Bench, pyro: Pyro, *, quick: bool) -> None:
     """Everything; *quick*: but the many at once and the files."""
     pulled = pyro.pull_environment(ENVIRONMENT, template=True)
     with tempfile.TemporaryDirectory(prefix="pyro-bench-") as place:
-        measure_commands(bench, pyro, rivals(Path(pulled["rootfs_image"]), Path(place), COMMAND))
+        others = rivals(Path(pulled["rootfs_image"]), Path(place), COMMAND)
+        measure_commands(bench, pyro, others)
+        measure_processor(bench, others, max(2, bench.rounds // 2))
+        if not quick:
+            measure_concurrent(bench, others, max(2, bench.rounds // 4))
     measure_pool(bench)
     measure_memory(bench, pyro)
+    measure_idle(bench, pyro)
     if not quick:
-        measure_concurrent(bench, max(2, bench.rounds // 4))
         measure_live(bench, pyro)
         measure_files(bench.add, FILE_ROUNDS)
 
