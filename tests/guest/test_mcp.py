@@ -202,6 +202,11 @@ def test_a_cancelled_call_ends_its_machine(home: Paths, era: Era) -> None:
     anyio.run(session)
 
 
+def run_begun(home: Paths) -> bool:
+    """Whether the run's machine has come up, booted or resumed."""
+    return any(record.state == "started" for record in Store(home.database).all()[0])
+
+
 @contextmanager
 def raw_server(home: Paths) -> Iterator[subprocess.Popen[bytes]]:
     """A server in the middle of a run, by a client that speaks the bare protocol."""
@@ -221,7 +226,7 @@ def raw_server(home: Paths) -> Iterator[subprocess.Popen[bytes]]:
             assert process.stdin is not None
             process.stdin.write(hello)
             process.stdin.flush()
-            assert until(lambda: len(vmms(home)) == 2, Deadline.after(60))
+            assert until(lambda: run_begun(home), Deadline.after(120))
             yield process
         finally:
             process.kill()
