@@ -8,7 +8,7 @@ WORKERS ?= 2
 # What `make check` runs in the lab; `make lab-full` runs all of tests/lab, which takes half an hour.
 QUICK_LAB := -m quick
 
-.PHONY: inspector dev-setup runtime-fetch-binaries runtime-boot-check pypi-publish ollama-demo doctor runtime-publish-environment-oci runtime-publish-official-environments-oci dist runtime-materialize runtime-bundle help setup demo check lint unit test lab lab-full lab-bench chaos cold soak bench dist-check clean
+.PHONY: inspector dev-setup runtime-fetch-binaries runtime-boot-check pypi-publish ollama-demo doctor runtime-publish-environment-oci runtime-publish-official-environments-oci dist runtime-materialize runtime-bundle help setup demo network-demo check lint unit test lab lab-full lab-bench chaos cold soak bench dist-check clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ dev-setup: setup ## The same, and what the tests need: a registry, skopeo, umoci
 
 demo: setup ## Set everything up, then run the main job: a command in a real microVM.
 	$(RUN) pyro run debian:12 -- git --version
+
+network-demo: setup ## The same with a network: a guest asks example.com for its first page.
+	$(RUN) pyro demo --network
 
 ollama-demo: setup ## Let a local model run a command in a microVM; OLLAMA_DEMO_FLAGS go to `pyro demo ollama`.
 	$(RUN) pyro demo ollama $(OLLAMA_DEMO_FLAGS)
