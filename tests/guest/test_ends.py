@@ -142,7 +142,8 @@ def test_twenty_rounds_of_kill_minus_nine_at_random_moments_leave_nothing(home: 
 
 
 def locks_held_below(directory: Path) -> list[str]:
-    """Files below *directory* that somebody has locked (proc_locks(5))."""
+    """Files below *directory* that another process has locked (proc_locks(5)). This one keeps its records open."""
     inodes = {path.stat().st_ino: str(path) for path in directory.rglob("*") if path.is_file()}
-    held = [int(line.split()[5].split(":")[2]) for line in Path("/proc/locks").read_text().splitlines()]
+    locks = [line.replace("-> ", "").split() for line in Path("/proc/locks").read_text().splitlines()]
+    held = [int(lock[5].split(":")[2]) for lock in locks if int(lock[4]) != os.getpid()]
     return [inodes[inode] for inode in held if inode in inodes]
