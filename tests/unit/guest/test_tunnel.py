@@ -42,6 +42,12 @@ def one_stream(tunnel: Tunnel) -> None:
     tunnel.open(80)
 
 
+def two_streams(tunnel: Tunnel) -> None:
+    """The second is never closed: the host listens on whatever the guest says of the first."""
+    tunnel.open(80)
+    tunnel.open(81)
+
+
 def test_what_the_host_says_has_its_golden_bytes() -> None:
     said = []
 
@@ -102,7 +108,7 @@ BREAKS: dict[str, Words] = {
     "a second end": ((1, Kind.END, b""), (1, Kind.END, b"")),
     "credit beyond the window": ((1, Kind.CREDIT, b"\0\0\0\1"),),
     "a short credit": ((1, Kind.CREDIT, b"\0"),),
-    "a stream that was never opened": ((2, Kind.DATA, b"x"),),
+    "a stream that was never opened": ((3, Kind.DATA, b"x"),),
     "a stream that is closed": ((1, Kind.CLOSED, b"\2"), (1, Kind.DATA, b"x")),
     "an unknown reason": ((1, Kind.CLOSED, b"\x09"),),
     "a host's kind": ((1, Kind.OPEN, b"\0\1"),),
@@ -120,7 +126,7 @@ def test_guest_that_breaks_the_rules_is_not_listened_to(name: str) -> None:
         peer.receive_bytes()
 
     with pytest.raises(GuestProtocol):
-        drive(misbehave, one_stream)
+        drive(misbehave, two_streams)
 
 
 @pytest.mark.parametrize(("kind", "payload"), [(FrameType.TUNNEL_OUT, bytes(4)), (FrameType.STDOUT, bytes(9))])
