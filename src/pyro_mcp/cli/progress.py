@@ -4,9 +4,9 @@ import sys
 import time
 
 from pyro_mcp.cli import render
+from pyro_mcp.host.progress import readable_size
 
 RENEW_SECONDS = 0.2
-UNITS = ("B", "KiB", "MiB", "GiB")
 
 
 class TaggedProgress:
@@ -33,8 +33,8 @@ class TaggedProgress:
             return
         self._renewed = now
         rate = done_bytes / max(now - self._began, 0.001)
-        total = f" of {size(total_bytes)}" if total_bytes else ""
-        render.status_line(f"[{self._tag}] {size(done_bytes)}{total}, {size(rate)}/s")
+        total = f" of {readable_size(total_bytes)}" if total_bytes else ""
+        render.status_line(f"[{self._tag}] {readable_size(done_bytes)}{total}, {readable_size(rate)}/s")
         self._shown = True
 
     def note(self, text: str) -> None:
@@ -46,12 +46,3 @@ class TaggedProgress:
         if self._shown:
             render.status_line("")
             self._shown = False
-
-
-def size(count: float) -> str:
-    """A number of bytes for people: ``12.3 MiB``."""
-    for unit in UNITS[:-1]:
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} {UNITS[-1]}"

@@ -10,8 +10,9 @@ from pyro_mcp.cli import render
 from pyro_mcp.cli.groups import Group, SectionedCommand
 from pyro_mcp.cli.network import network_lines
 from pyro_mcp.cli.options import environment_argument, machine_options, output_options, parse_labels, task_argument
-from pyro_mcp.cli.progress import TaggedProgress, size
+from pyro_mcp.cli.progress import TaggedProgress
 from pyro_mcp.cli.task_publish import published
+from pyro_mcp.host.progress import readable_size
 
 if TYPE_CHECKING:
     from pyro_mcp.engine.tasks.results import TaskRecordResult
@@ -196,8 +197,10 @@ def _summary(record: "TaskRecordResult") -> Iterator[str]:
     yield f"Resources: {record['vcpu_count']} vCPU / {record['mem_mib']} MiB"
     usage = record["usage"]
     if usage:
-        yield f"Memory used: {size(usage['memory_used_bytes'])} of {size(usage['memory_total_bytes'])}"
-        yield f"Disk used: {size(usage['disk_used_bytes'])} of {size(usage['disk_total_bytes'])}"
+        used, total = readable_size(usage["memory_used_bytes"]), readable_size(usage["memory_total_bytes"])
+        yield f"Memory used: {used} of {total}"
+        used, total = readable_size(usage["disk_used_bytes"]), readable_size(usage["disk_total_bytes"])
+        yield f"Disk used: {used} of {total}"
     for line in network_lines(record["network"]):
         yield f"Network: {line}"
     if record["state"] in ("started", "stopped"):

@@ -5,6 +5,8 @@ from typing import Protocol
 
 from pyro_mcp.errors import Interrupted
 
+UNITS = ("B", "KiB", "MiB", "GiB")
+
 
 class Progress(Protocol):
     """Told by the parts, shown by the surfaces. Calls are cheap and may come from any thread."""
@@ -64,3 +66,12 @@ class Stoppable:
     def _check(self) -> None:
         if self._stopped.is_set():
             raise Interrupted("the call was cancelled")
+
+
+def readable_size(count: float) -> str:
+    """A number of bytes for people: ``12.3 MiB``."""
+    for unit in UNITS[:-1]:
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} {UNITS[-1]}"

@@ -19,8 +19,8 @@ import anyio.to_thread
 from pyro_mcp.errors import CapacityReached, Interrupted, InvalidRequest, PyroError
 from pyro_mcp.guest.control import Control
 from pyro_mcp.guest.outcome import new_job
-from pyro_mcp.host.progress import Stoppable
-from pyro_mcp.mcp_server.listener import CallProgress, size
+from pyro_mcp.host.progress import Stoppable, readable_size
+from pyro_mcp.mcp_server.listener import CallProgress
 from pyro_mcp.mcp_server.spool import Spool
 
 RUNNING_MOST = 64
@@ -89,7 +89,7 @@ class Job:
     def line(self) -> str:
         """Its news for the client."""
         written = sum(spool.total for spool in self.spools.values())
-        tail = f", {size(written)} of output" if written else ""
+        tail = f", {readable_size(written)} of output" if written else ""
         where = "running the command" if self._started.is_set() else self.progress.line
         return f"{where} ({self.seconds:.0f} s{tail})"
 

@@ -1,6 +1,6 @@
 """What an MCP client is told of a call while it works."""
 
-UNITS = ("B", "KiB", "MiB", "GiB")
+from pyro_mcp.host.progress import readable_size
 
 
 class CallProgress:
@@ -17,7 +17,7 @@ class CallProgress:
 
     def advance(self, done_bytes: int, total_bytes: int | None = None) -> None:
         """See ``Progress``."""
-        self._detail = size(done_bytes) + (f" of {size(total_bytes)}" if total_bytes else "")
+        self._detail = readable_size(done_bytes) + (f" of {readable_size(total_bytes)}" if total_bytes else "")
 
     def note(self, text: str) -> None:
         """See ``Progress``."""
@@ -27,12 +27,3 @@ class CallProgress:
     def line(self) -> str:
         """The news in a line."""
         return f"{self._phase}: {self._detail}" if self._detail else self._phase
-
-
-def size(count: float) -> str:
-    """A number of bytes for people: ``12.3 MiB``."""
-    for unit in UNITS[:-1]:
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} {UNITS[-1]}"
