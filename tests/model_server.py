@@ -2,10 +2,11 @@
 
 import contextlib
 import json
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.loopback import running
 
 # What is answered to one request: an object, as JSON; bytes, as they are; or whatever a function makes of the request.
 Answer = dict[str, Any] | bytes | Callable[[dict[str, Any]], dict[str, Any]]
@@ -64,15 +65,8 @@ class _Handler(BaseHTTPRequestHandler):
 @contextlib.contextmanager
 def serving(*answers: Answer, status: int = 200) -> Iterator[ModelServer]:
     """A server on loopback, until the block ends."""
-    server = ModelServer(answers, status)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
+    with running(ModelServer(answers, status)) as server:
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 def chat(text: str = "", *calls: tuple[str, dict[str, Any] | str]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from tests.loopback import running
 from tests.oci_images import MadeImage
 
 # Called with the handler and the path before the usual answer; ``True``: it has answered.
@@ -98,15 +99,11 @@ def serving(image: MadeImage, fault: Fault | None = None, tls: ssl.SSLContext | 
     server = Server(image, fault)
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.released.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with running(server):
+        try:
+            yield server
+        finally:
+            server.released.set()
 
 
 def first(count: int, fault: Fault, *, path: str = "") -> Fault:

@@ -4,9 +4,10 @@ import contextlib
 import http.client
 import select
 import socket
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from tests.loopback import running
 
 PIECE = 1 << 16
 
@@ -90,12 +91,5 @@ class Passing(BaseHTTPRequestHandler):
 @contextlib.contextmanager
 def proxying(upstream: str, login: str = "") -> Iterator[Proxy]:
     """The proxy, on a port of loopback."""
-    proxy = Proxy(upstream, login)
-    thread = threading.Thread(target=proxy.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-    thread.start()
-    try:
+    with running(Proxy(upstream, login)) as proxy:
         yield proxy
-    finally:
-        proxy.shutdown()
-        proxy.server_close()
-        thread.join()

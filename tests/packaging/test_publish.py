@@ -6,7 +6,6 @@ import io
 import os
 import subprocess
 import tarfile
-import threading
 import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from tests.group_environments import ROOT, programs_of
+from tests.loopback import running
 
 from pyro_mcp import __version__
 
@@ -64,15 +64,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def index(status: int = 200) -> Iterator[Index]:
-    server = Index(status)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
+    with running(Index(status)) as server:
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @pytest.fixture(scope="module")
