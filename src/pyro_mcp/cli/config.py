@@ -27,7 +27,12 @@ def show(*, as_json: bool) -> int:
     """Show each setting: its variable, its value, and whether that is the default or from the environment.
 
     The exit code is 1 when a variable has a value that it does not take.
-    """
+
+    \b
+    Examples:
+      pyro config show
+      PYRO_DRIVER=qemu pyro config show --json
+    """  # noqa: D301 - \b is click's mark for a block that is not rewrapped
     rows = shown()
     unknown = unknown_variables()
     if as_json:

@@ -21,7 +21,15 @@ HTTP = (
 @click.option("--network", is_flag=True, help="With a network: ask example.com for its first page instead.")
 @click.pass_context
 def command(context: click.Context, *, network: bool) -> int:
-    """Run `git --version` in debian:12 and print the whole result as JSON."""
+    """Run `git --version` in debian:12 and print the whole result as JSON.
+
+    The exit code is 0 when the guest ran, whatever the command's own was; 1: pyro itself failed.
+
+    \b
+    Examples:
+      pyro demo
+      pyro demo --network
+    """  # noqa: D301 - \b is click's mark for a block that is not rewrapped
     if context.invoked_subcommand is not None:
         return 0
     from pyro_mcp.sdk import Pyro

@@ -43,7 +43,13 @@ def command() -> None:
 @command.command("list")
 @output_options
 def list_environments(*, as_json: bool) -> None:
-    """Show every environment and whether it is installed."""
+    """Show every environment of the catalog and every import, and whether it is installed.
+
+    \b
+    Examples:
+      pyro env list
+      pyro env list --json
+    """  # noqa: D301 - \b is click's mark for a block that is not rewrapped
     from pyro_mcp import __version__
     from pyro_mcp.sdk import Pyro
 
@@ -62,7 +68,13 @@ def list_environments(*, as_json: bool) -> None:
 @environment_argument
 @output_options
 def inspect(environment: str, *, as_json: bool) -> None:
-    """Show what is known about ENV."""
+    """Show what is known about ENV: its version, its packages, where it is and what it was made from.
+
+    \b
+    Examples:
+      pyro env inspect debian:12
+      pyro env inspect debian:12-build --json
+    """  # noqa: D301 - \b is click's mark for a block that is not rewrapped
     from pyro_mcp.sdk import Pyro
 
     record = Pyro().inspect_environment(environment)
@@ -116,7 +128,15 @@ def import_image(path: Path, *, name: str, as_json: bool) -> None:
 @click.argument("path", type=click.Path(path_type=Path))
 @output_options
 def export(environment: str, path: Path, *, as_json: bool) -> None:
-    """Write installed ENV and its kernel to PATH as an OCI layout: a directory, or an archive if PATH ends in .tar."""
+    """Write installed ENV and its kernel to PATH as an OCI layout: a directory, or an archive if PATH ends in .tar.
+
+    `pyro env import` takes it on another host, and `pyro env publish` puts it into a registry.
+
+    \b
+    Examples:
+      pyro env export debian:12 layout
+      pyro env export debian:12 debian.tar
+    """  # noqa: D301 - \b is click's mark for a block that is not rewrapped
     from pyro_mcp.sdk import Pyro
 
     done = Pyro(progress=TaggedProgress("export")).export_environment(environment, path)
@@ -131,7 +151,14 @@ def export(environment: str, path: Path, *, as_json: bool) -> None:
 @click.argument("target")
 @output_options
 def publish(layout: Path, target: str, *, as_json: bool) -> None:
-    """Put LAYOUT, a directory that `pyro env export` made, into a registry as TARGET. It can be repeated."""
+    """Put LAYOUT, a directory that `pyro env export` made, into a registry as TARGET. It can be repeated.
+
+    The login is OCI_REGISTRY_USERNAME and OCI_REGISTRY_PASSWORD, or what docker has stored.
+
+    \b
+    Examples:
+      pyro env publish layout registry.example/team/debian:12
+    """  # noqa: D301 - \b is click's mark for a block that is not rewrapped
     from pyro_mcp.sdk import Pyro
 
     done = Pyro(progress=TaggedProgress("publish")).publish_environment(layout, target)
@@ -147,7 +174,15 @@ def publish(layout: Path, target: str, *, as_json: bool) -> None:
 @click.argument("environments", metavar="[ENV]...", nargs=-1)
 @output_options
 def verify(environments: tuple[str, ...], *, as_json: bool) -> None:
-    """Hash the image of each ENV and compare; without ENV those of all that are installed."""
+    """Hash the image of each ENV and compare; without ENV those of all that are installed.
+
+    The exit code is 1 when one is missing or differs; `pyro env pull` makes it anew.
+
+    \b
+    Examples:
+      pyro env verify
+      pyro env verify debian:12
+    """  # noqa: D301 - \b is click's mark for a block that is not rewrapped
     from pyro_mcp.sdk import Pyro
 
     records = Pyro().verify_environments(*environments)
@@ -160,7 +195,13 @@ def verify(environments: tuple[str, ...], *, as_json: bool) -> None:
 @command.command("pins")
 @output_options
 def pins(*, as_json: bool) -> None:
-    """Show which digest each tag is pinned to."""
+    """Show which digest each tag is pinned to. `pyro env pull --update` pins it anew.
+
+    \b
+    Examples:
+      pyro env pins
+      pyro env pins --json
+    """  # noqa: D301 - \b is click's mark for a block that is not rewrapped
     from pyro_mcp.sdk import Pyro
 
     found = Pyro().pinned_environments()

@@ -61,6 +61,12 @@ def pyro() -> None:
       pyro run debian:12 -- git --version
       pyro doctor
       pyro env list
+
+    \b
+    Exit codes:
+      of run, task exec, attach and wait: the command's own; 124: timeout; 125: pyro itself failed
+      of other verbs: 0: done; 1: failed
+      of all: 2: the command line could not be understood; 130: interrupted
     """  # noqa: D301 - \b is click's mark for a block that is not rewrapped
 
 

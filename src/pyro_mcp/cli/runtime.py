@@ -30,7 +30,15 @@ def command() -> None:
 @command.command("list")
 @output_options
 def list_parts(*, as_json: bool) -> int:
-    """Show every part, where it came from and its state."""
+    """Show every part, where it came from and its state. Nothing is hashed: that is `pyro runtime verify`.
+
+    The exit code is 1 when a part is damaged.
+
+    \b
+    Examples:
+      pyro runtime list
+      pyro runtime list --json
+    """  # noqa: D301 - \b is click's mark for a block that is not rewrapped
     from pyro_mcp.sdk import Pyro
 
     return _show(Pyro().list_runtime(), as_json=as_json)
@@ -39,7 +47,12 @@ def list_parts(*, as_json: bool) -> int:
 @command.command("install")
 @output_options
 def install(*, as_json: bool) -> int:
-    """Fetch and build what is missing or damaged."""
+    """Fetch and build what is missing or damaged. A run does the same by itself.
+
+    \b
+    Examples:
+      pyro runtime install
+    """  # noqa: D301 - \b is click's mark for a block that is not rewrapped
     from pyro_mcp.sdk import Pyro
 
     return _show(Pyro(progress=TaggedProgress("runtime")).install_runtime(), as_json=as_json)
@@ -48,7 +61,13 @@ def install(*, as_json: bool) -> int:
 @command.command("verify")
 @output_options
 def verify(*, as_json: bool) -> int:
-    """Compare every byte with its digest. The exit code is 0 only if nothing is damaged."""
+    """Compare every byte with its digest. The exit code is 0 only if nothing is damaged.
+
+    \b
+    Examples:
+      pyro runtime verify
+      pyro runtime verify --json
+    """  # noqa: D301 - \b is click's mark for a block that is not rewrapped
     from pyro_mcp.sdk import Pyro
 
     return _show(Pyro().verify_runtime(), as_json=as_json)

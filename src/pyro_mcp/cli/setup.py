@@ -14,7 +14,15 @@ INSTALL_SECONDS = 1800.0
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.option("--dev", is_flag=True, help="Also what pyro's own tests need.")
 def command(*, yes: bool, dev: bool) -> None:
-    """Show the commands that install what this host lacks, ask, and run them."""
+    """Show the commands that install what this host lacks, ask, and run them.
+
+    They run as root: through sudo unless you are root.
+
+    \b
+    Examples:
+      pyro setup
+      pyro setup --yes
+    """  # noqa: D301 - \b is click's mark for a block that is not rewrapped
     from pyro_mcp.host import packages, proc
     from pyro_mcp.host.deadline import Deadline
 

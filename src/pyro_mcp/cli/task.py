@@ -105,7 +105,13 @@ def create(
 @task_argument
 @output_options
 def status(task: str, *, as_json: bool) -> None:
-    """Show the state of TASK, its last command, what it uses, and the time it has left."""
+    """Show the state of TASK, its last command, what it uses, and the time it has left.
+
+    \b
+    Examples:
+      pyro task status demo
+      pyro task status demo --json
+    """  # noqa: D301 - \b is click's mark for a block that is not rewrapped
     from pyro_mcp.sdk import Pyro
 
     _show(Pyro().status_task(task), as_json=as_json)
@@ -114,7 +120,13 @@ def status(task: str, *, as_json: bool) -> None:
 @command.command("list", short_help="Show all tasks.")
 @output_options
 def list_tasks(*, as_json: bool) -> None:
-    """Show all tasks; those that expired within the last hour, too."""
+    """Show all tasks; those that expired within the last hour, too.
+
+    \b
+    Examples:
+      pyro task list
+      pyro task list --json
+    """  # noqa: D301 - \b is click's mark for a block that is not rewrapped
     from pyro_mcp.sdk import Pyro
 
     found = Pyro().list_tasks()
@@ -145,7 +157,12 @@ def list_tasks(*, as_json: bool) -> None:
 @task_argument
 @output_options
 def delete(task: str, *, as_json: bool) -> None:
-    """End TASK and remove all that is its own, also its history."""
+    """End TASK and remove all that is its own, also its history. Running commands are killed.
+
+    \b
+    Examples:
+      pyro task delete demo
+    """  # noqa: D301 - \b is click's mark for a block that is not rewrapped
     from pyro_mcp.sdk import Pyro
 
     deleted = Pyro().delete_task(task)

@@ -16,7 +16,11 @@ def command(task: str, job: str, *, as_json: bool) -> int:
     """Follow the output of JOB in TASK, from its beginning to its end. Ctrl-C leaves the job as it is.
 
     The exit code is the job's own; 125: pyro itself failed, or nobody knows how the job ended.
-    """
+
+    \b
+    Examples:
+      pyro task attach demo 0123456789abcdef
+    """  # noqa: D301 - \b is click's mark for a block that is not rewrapped
     from pyro_mcp.sdk import Pyro
 
     try:

@@ -21,7 +21,13 @@ def command(task: str, last: int | None, *, follow: bool, as_json: bool) -> None
     """Show the commands that ran in TASK, with what they wrote: stdout on stdout, stderr on stderr.
 
     An expired task can be asked for an hour. With --follow and --json: one object per command that has ended.
-    """
+
+    \b
+    Examples:
+      pyro task logs demo
+      pyro task logs demo --last 1
+      pyro task logs demo --follow
+    """  # noqa: D301 - \b is click's mark for a block that is not rewrapped
     if follow:
         _follow(task, last, as_json=as_json)
         return

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
 @click.group("sync", cls=Group, short_help="Bring files into a task, or out of it.")
 def command() -> None:
-    """Bring files into a task, or out of it: whole or not at all."""
+    """Bring files into a task, or out of it: whole or not at all.
+
+    \b
+    Examples:
+      pyro task sync push demo .
+      pyro task sync pull demo build/report.html .
+    """  # noqa: D301 - \b is click's mark for a block that is not rewrapped
 
 
 @command.command("push", short_help="Bring a directory or an archive into a task.")

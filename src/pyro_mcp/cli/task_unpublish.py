@@ -14,7 +14,13 @@ from pyro_mcp.errors import InvalidRequest
 @click.option("--all", "everything", is_flag=True, help="All published ports of TASK.")
 @output_options
 def command(task: str, ports: tuple[str, ...], *, everything: bool, as_json: bool) -> None:
-    """Stop listening on published ports of TASK. What is under way arrives first, within two seconds."""
+    """Stop listening on published ports of TASK. What is under way arrives first, within two seconds.
+
+    \b
+    Examples:
+      pyro task unpublish demo 8080
+      pyro task unpublish demo --all
+    """  # noqa: D301 - \b is click's mark for a block that is not rewrapped
     from pyro_mcp.sdk import Pyro
 
     if everything == bool(ports):

@@ -18,7 +18,12 @@ def command(task: str, job: str, timeout_seconds: float | None, *, as_json: bool
     """Wait until JOB in TASK has ended.
 
     The exit code is the job's own; 124: it still runs after --timeout-seconds; 125: nobody knows how it ended.
-    """
+
+    \b
+    Examples:
+      pyro task wait demo 0123456789abcdef
+      pyro task wait demo 0123456789abcdef --timeout-seconds 60
+    """  # noqa: D301 - \b is click's mark for a block that is not rewrapped
     from pyro_mcp.sdk import Pyro
 
     entry = Pyro().wait_task_job(task, job, timeout_seconds=timeout_seconds)

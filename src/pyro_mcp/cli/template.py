@@ -28,7 +28,13 @@ def command() -> None:
 @command.command("list")
 @output_options
 def list_templates(*, as_json: bool) -> None:
-    """Show every template, the one used last first."""
+    """Show every template, the one used last first.
+
+    \b
+    Examples:
+      pyro template list
+      pyro template list --json
+    """  # noqa: D301 - \b is click's mark for a block that is not rewrapped
     from pyro_mcp.sdk import Pyro
 
     records = Pyro().list_templates()
@@ -48,7 +54,13 @@ def list_templates(*, as_json: bool) -> None:
 @click.option("--driver", type=click.Choice(DRIVERS), default="auto", show_default=True, help="Which VMM.")
 @output_options
 def build(environment: str, *, as_json: bool, **machine: object) -> None:
-    """Make the template of ENV for machines of these sizes, so that their first run is fast, too."""
+    """Make the template of ENV for machines of these sizes, so that their first run is fast, too.
+
+    \b
+    Examples:
+      pyro template build debian:12
+      pyro template build debian:12 --vcpu-count 2 --mem-mib 2048
+    """  # noqa: D301 - \b is click's mark for a block that is not rewrapped
     from pyro_mcp.sdk import Pyro
 
     pyro = Pyro(progress=TaggedProgress("template"))
@@ -62,7 +74,12 @@ def build(environment: str, *, as_json: bool, **machine: object) -> None:
 @command.command("prune")
 @output_options
 def prune(*, as_json: bool) -> None:
-    """Remove all templates. Running machines are not hurt; the next run of each kind makes its template again."""
+    """Remove all templates. Running machines are not hurt; the next run of each kind makes its template again.
+
+    \b
+    Examples:
+      pyro template prune
+    """  # noqa: D301 - \b is click's mark for a block that is not rewrapped
     from pyro_mcp.sdk import Pyro
 
     pruned = Pyro().prune_templates()
