@@ -2,9 +2,12 @@
 
 import json
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from jsonschema import Draft7Validator
 
 from pyro_mcp import __version__
 from pyro_mcp.cli import mcp
@@ -56,3 +59,38 @@ def test_the_registry_entry_agrees_with_the_package_and_the_readme() -> None:
     assert len(entry["description"]) <= 100
     assert entry["name"].count("/") == 1
     assert f"<!-- mcp-name: {entry['name']} -->" in (ROOT / "README.md").read_text().splitlines()
+
+
+def problems(entry: dict[str, Any]) -> list[str]:
+    """What the registry's schema has against *entry*."""
+    schema = json.loads(Path(__file__).with_name("server_schema.json").read_text())
+    Draft7Validator.check_schema(schema)
+    return [error.message for error in Draft7Validator(schema).iter_errors(entry)]
+
+
+def test_the_registry_entry_is_what_the_registry_takes() -> None:
+    assert problems(json.loads((ROOT / "server.json").read_text())) == []
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda entry: entry.update(name="pyro"), id="name without a namespace"),
+        pytest.param(lambda entry: entry.update(description="x" * 101), id="long description"),
+        pytest.param(lambda entry: entry.update(descripton=""), id="misspelt key"),
+        pytest.param(lambda entry: entry["packages"][0].pop("transport"), id="no transport"),
+        pytest.param(lambda entry: entry["packages"][0].update(version="latest"), id="no version in particular"),
+        pytest.param(lambda entry: entry["packages"][0]["packageArguments"][0].pop("value"), id="no value"),
+    ],
+)
+def test_the_schema_finds_a_mistake(spoil: Callable[[dict[str, Any]], object]) -> None:
+    entry = json.loads((ROOT / "server.json").read_text())
+    spoil(entry)
+    assert problems(entry)
+
+
+def test_the_registry_entry_starts_the_server(capsys: pytest.CaptureFixture[str]) -> None:
+    package = json.loads((ROOT / "server.json").read_text())["packages"][0]
+    words = [argument["value"] for argument in package["packageArguments"]]
+    assert run([*words, "--help"]) == 0
+    assert capsys.readouterr().out.startswith("Usage: pyro mcp serve")
