@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from pyro_mcp.engine.database import Database
@@ -12,6 +12,10 @@ from pyro_mcp.host.processes import ProcessId
 from pyro_mcp.model import MACHINE_ID
 
 BROKEN = (ValueError, KeyError, TypeError, AttributeError)
+# Of what no task is called: longer than this it resembles no name, and this much of an id's beginning says which.
+HINTED_MOST = 100
+BEGUN_LEAST = 4
+KNOWN_TASKS = "SELECT name, task_id FROM tasks ORDER BY rowid DESC"
 ENTRY = "SELECT sequence, job, record FROM commands WHERE task_id = ?"
 
 
@@ -45,7 +49,7 @@ class TaskRows:
                 return self._read(connection, wanted)
             named = self._named(connection, wanted)
             if not named:
-                raise UnknownTask(f"there is no task {wanted!r:.80}")
+                raise UnknownTask(f"there is no task {wanted!r:.80}{_nearest(wanted, connection.execute(KNOWN_TASKS))}")
             return named[0]
 
     def change(
@@ -150,7 +154,7 @@ class TaskRows:
     def _read(self, connection: sqlite3.Connection, task_id: str) -> TaskRecord:
         row = connection.execute("SELECT record FROM tasks WHERE task_id = ?", (task_id,)).fetchone()
         if row is None:
-            raise UnknownTask(f"there is no task {task_id}")
+            raise UnknownTask(f"there is no task {task_id}{_nearest(task_id, connection.execute(KNOWN_TASKS))}")
         try:
             return _task(task_id, row[0])
         except BROKEN as error:
@@ -176,7 +180,8 @@ class TaskRows:
         row = connection.execute(f"{ENTRY} AND {column} = ?", (task_id, value)).fetchone()
         if row is None:
             self._read(connection, task_id)
-            raise UnknownJob(f"task {task_id} has no job {value}")
+            known = connection.execute("SELECT job FROM commands WHERE task_id = ?", (task_id,))
+            raise UnknownJob(f"task {task_id} has no job {value}{_nearest(str(value), known)}")
         return _command(*row)
 
     def _write(self, connection: sqlite3.Connection, task_id: str, entry: CommandRecord) -> None:
@@ -203,3 +208,15 @@ def _command(sequence: int, job: str, text: str) -> CommandRecord:
         damaged = CommandRecord(str(job), "?", "?", "pending", 0.0, None, sequence=int(sequence))
         return damaged.lost("its record is damaged")
     return entry
+
+
+def _nearest(wanted: str, rows: Iterable[tuple[str | None, ...]]) -> str:
+    """The name or id of *rows* that was probably meant, if one is near; the beginning of an id is near it."""
+    from difflib import get_close_matches
+
+    if len(wanted) > HINTED_MOST:
+        return ""
+    known = [text for row in rows for text in row if text]
+    begun = [text for text in known if text.startswith(wanted)] if len(wanted) >= BEGUN_LEAST else []
+    near = begun or get_close_matches(wanted, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

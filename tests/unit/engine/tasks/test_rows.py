@@ -168,3 +168,26 @@ def test_what_is_not_there_is_named(tasks: Tasks, make: Make) -> None:
     for wanted in ("ffffffffffff", "no such", "../../etc", ""):
         with pytest.raises(UnknownTask):
             tasks.rows.find(wanted)
+
+
+def test_an_unknown_task_is_answered_with_the_nearest_name_or_id(tasks: Tasks, make: Make) -> None:
+    record = make(task_id="0123456789ab", name="food")
+    for wanted, near in (
+        ("foo", "food"),
+        ("fod", "food"),
+        ("01234567", "0123456789ab"),
+        ("0123456789ad", record.task_id),
+    ):
+        with pytest.raises(UnknownTask, match=f"there is no task '?{wanted}'?; did you mean '{near}'"):
+            tasks.rows.find(wanted)
+    for wanted in ("something-else", "fedcba987654", "012", "x" * 10_000_000):
+        with pytest.raises(UnknownTask) as unknown:
+            tasks.rows.find(wanted)
+        assert "did you mean" not in unknown.value.cause
+
+
+def test_an_unknown_job_is_answered_with_the_nearest(tasks: Tasks, make: Make) -> None:
+    record = make()
+    entry = tasks.rows.begin(record.task_id, command())
+    with pytest.raises(UnknownJob, match=f"did you mean '{entry.job}'"):
+        tasks.rows.entry(record.task_id, entry.job[:8])
