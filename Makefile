@@ -18,7 +18,7 @@ setup: ## Get uv, the Python environment, the agent and the host packages.
 	$(UV) sync --quiet
 	$(RUN) pyro setup --yes
 
-dev-setup: setup ## The same, and what the tests need: a registry, skopeo, umoci, busybox.
+dev-setup: setup ## The same, and what the tests need: a registry, skopeo, umoci, busybox, zsh, fish.
 	$(RUN) pyro setup --yes --dev
 
 demo: setup ## Set everything up, then run the main job: a command in a real microVM.

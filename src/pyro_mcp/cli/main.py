@@ -1,6 +1,7 @@
 """The ``pyro`` command: verbs load when they are used; every failure ends here as a message and an exit code."""
 
 import importlib
+import os
 import signal
 from collections.abc import Sequence
 
@@ -26,6 +27,7 @@ VERBS = {
     "setup": ("pyro_mcp.cli.setup", "Install the host packages pyro needs."),
 }
 USAGE_ERROR = 2
+COMPLETE = "_PYRO_COMPLETE"  # set by a shell that asks what may come next
 FAILURE = 1
 # These speak for the guest's command in their exit code, so pyro's own failures get one apart.
 GUEST_VERBS = (["run"], ["task", "exec"], ["task", "attach"], ["task", "wait"])
@@ -74,6 +76,8 @@ def run(args: Sequence[str]) -> int:
     """Carry out one command line; its exit code."""
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a closed pipe is an error to handle, not a death in mid-clean-up
     render.be_quiet(wanted=False)
+    if COMPLETE in os.environ:
+        importlib.import_module("pyro_mcp.cli.completion")  # it knows the shells
     words = list(args)
     as_json = "--json" in (words[: words.index("--")] if "--" in words else words)
     guest_verb = any(words[: len(verb)] == verb for verb in GUEST_VERBS)

@@ -3,7 +3,7 @@
 import functools
 import shlex
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,7 +14,17 @@ from pyro_mcp.config import SETTINGS
 from pyro_mcp.config.settings import DRIVERS
 from pyro_mcp.errors import InvalidRequest
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 Command = Callable[..., Any]
+
+
+def file_names(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> "list[CompletionItem[str]]":
+    """Let the shell complete the names of its files."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="file")]
 
 
 _network = functools.partial(click.option, cls=SectionOption, section="Network")
@@ -39,6 +49,7 @@ NETWORK_OPTIONS = (
         "--network-policy",
         default=None,
         metavar="FILE|learn",
+        shell_complete=file_names,
         help="Take both lists from a TOML file; learn: put on record what was reached.",
     ),
 )

@@ -9,7 +9,14 @@ import click
 from pyro_mcp.cli import render
 from pyro_mcp.cli.groups import Group, SectionedCommand
 from pyro_mcp.cli.network import network_lines
-from pyro_mcp.cli.options import environment_argument, machine_options, output_options, parse_labels, task_argument
+from pyro_mcp.cli.options import (
+    environment_argument,
+    file_names,
+    machine_options,
+    output_options,
+    parse_labels,
+    task_argument,
+)
 from pyro_mcp.cli.progress import TaggedProgress
 from pyro_mcp.cli.task_publish import published
 from pyro_mcp.host.progress import readable_size
@@ -61,7 +68,13 @@ def command() -> None:
 @command.command("create", cls=SectionedCommand, short_help="Make a task and start it.")
 @environment_argument
 @machine_options
-@click.option("--source-path", default=None, metavar="PATH", help="Directory, .tar, .tar.gz or .tgz for /workspace.")
+@click.option(
+    "--source-path",
+    default=None,
+    metavar="PATH",
+    shell_complete=file_names,
+    help="Directory, .tar, .tar.gz or .tgz for /workspace.",
+)
 @click.option("--name", default=None, help="A name to use in place of the id; unique among living tasks.")
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="A label; repeatable.")
 @click.option("--idle-seconds", type=int, default=None, help="End it when nothing ran and nobody asked for so long.")

@@ -7,7 +7,7 @@ import click
 from pyro_mcp import model
 from pyro_mcp.cli import render
 from pyro_mcp.cli.groups import Group
-from pyro_mcp.cli.options import output_options, task_argument
+from pyro_mcp.cli.options import file_names, output_options, task_argument
 from pyro_mcp.cli.progress import TaggedProgress
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def command() -> None:
 
 @command.command("push", short_help="Bring a directory or an archive into a task.")
 @task_argument
-@click.argument("source")
+@click.argument("source", shell_complete=file_names)
 @click.option(
     "--dest", default=model.WORKSPACE, show_default=True, metavar="DIR", help="Where to: /workspace or below it."
 )
@@ -69,7 +69,7 @@ def push(
 @command.command("pull", short_help="Bring a file or a directory out of a task.")
 @task_argument
 @click.argument("path")
-@click.argument("dest")
+@click.argument("dest", shell_complete=file_names)
 @click.option("--replace", is_flag=True, help="Take the place of what stands at DEST.")
 @output_options
 def pull(task: str, path: str, dest: str, *, replace: bool, as_json: bool) -> None:

@@ -42,6 +42,8 @@ DEVELOPER = (
     Requirement("busybox", "busybox-static", "is in an image of the tests"),
     Requirement("curl", "curl", "puts an index into the tests' registry"),
     Requirement("ip", "iproute2", "makes the networks of the tests"),
+    Requirement("zsh", "zsh", "completes command lines in the tests"),
+    Requirement("fish", "fish", "completes command lines in the tests"),
     Requirement("openssl", "openssl", "makes the certificates of the tests"),
 )
 

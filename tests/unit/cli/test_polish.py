@@ -38,8 +38,7 @@ WITHOUT_JSON = {("setup",), ("completion",), ("mcp", "config"), ("mcp", "serve")
 def completed(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> list[str]:
     """What is offered for the last word of *line*."""
     monkeypatch.setenv("_PYRO_COMPLETE", "bash_complete")
-    monkeypatch.setenv("COMP_WORDS", line)
-    monkeypatch.setenv("COMP_CWORD", str(len(line.split(" ")) - 1))
+    monkeypatch.setenv("COMP_LINE", line)
     with pytest.raises(SystemExit) as ended:
         run([])
     assert ended.value.code == 0
