@@ -1,12 +1,15 @@
 """The SDK with real guests: the code of its page, and many threads on one task."""
 
+import asyncio
 import re
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pyro_mcp import Pyro
+from pyro_mcp import AsyncPyro, Pyro
 from pyro_mcp.paths import Paths
+from pyro_mcp.sdk.aio import AsyncTask
 
 from .conftest import ROOT
 
@@ -43,3 +46,67 @@ def test_many_threads_work_in_one_task_and_each_gets_its_own_output(home: Paths)
 
         assert list(threads.map(work, range(8))) == [(f"{number}\n", f"{number}\n") for number in range(8)]
         assert task.logs()["count"] == 8
+
+
+def setter(event: asyncio.Event) -> Callable[[bytes], None]:
+    """A callback for another thread that sets *event*."""
+    loop = asyncio.get_running_loop()
+
+    def tell(_data: bytes) -> None:
+        loop.call_soon_threadsafe(event.set)
+
+    return tell
+
+
+async def waiting_calls(
+    task: AsyncTask, job: str, heard: Callable[[bytes], None]
+) -> AsyncIterator[tuple[str, "asyncio.Task[object]"]]:
+    """Calls that wait for *job*, one after the other, each of them at it."""
+
+    async def follow() -> None:
+        async for piece in task.follow():
+            heard(piece.stdout)
+
+    yield "attach", asyncio.create_task(task.attach_job(job, on_stdout=heard))
+    yield "follow", asyncio.create_task(follow())
+    yield "wait", asyncio.create_task(task.wait_job(job))
+
+
+def test_a_cancelled_call_that_follows_a_job_leaves_the_job_and_no_thread(home: Paths) -> None:
+    async def session() -> None:
+        async with AsyncPyro() as pyro, pyro.task(environment="debian:12") as task:
+            job = (await task.start_job("echo begun; sleep 1000; echo done"))["job_id"]
+            async for name, call in waiting_calls(task, job, setter(begun)):
+                if name != "wait":  # which hears nothing
+                    await begun.wait()
+                    begun.clear()
+                await asyncio.sleep(0)
+                call.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await call
+                assert pyro.busy == 0, f"the thread of {name} is still at work"
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(task.wait_job(job), 0.1)
+            assert (await task.status())["running_count"] == 1
+            assert (await task.exec("echo on"))["stdout"] == "on\n"
+
+    begun = asyncio.Event()
+    asyncio.run(session())
+
+
+def test_a_cancelled_command_of_a_task_has_ended_when_the_cancellation_goes_on(home: Paths) -> None:
+    async def session() -> None:
+        async with AsyncPyro() as pyro, pyro.task(environment="debian:12") as task:
+            begun = asyncio.Event()
+            call = asyncio.create_task(task.exec("echo begun; sleep 1000", on_stdout=setter(begun)))
+            await begun.wait()
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            assert pyro.busy == 0
+            status = await task.status()
+            assert status["running_count"] == 0
+            assert status["last_command"] is not None
+            assert status["last_command"]["exit_code"] == 143
+
+    asyncio.run(session())

@@ -7,7 +7,7 @@ from collections import deque
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from pyro_mcp.errors import InvalidRequest
+from pyro_mcp.errors import Interrupted, InvalidRequest
 
 SIGNAL_MOST = 64
 
@@ -46,6 +46,7 @@ class Control:
         # Reentrant, so that a signal handler may interrupt its own thread in here.
         self._lock = threading.RLock()
         self._closed = False
+        self._left = False
 
     def __enter__(self) -> Self:
         return self
@@ -68,6 +69,16 @@ class Control:
     def cancel(self) -> None:
         """Stop the job: SIGTERM, SIGKILL after a grace or a second call; ``execute`` raises Interrupted."""
         self._order(Cancel())
+
+    def leave(self) -> None:
+        """Follow the job no further, and let it be: what attaches to it or waits for it raises Interrupted."""
+        self._left = True
+        self._wake()
+
+    def check_left(self) -> None:
+        """Raise Interrupted when nobody wants to follow the job any more."""
+        if self._left:
+            raise Interrupted("the job was left; it goes on")
 
     def close(self) -> None:
         """Let go of the descriptor. May be called again."""
@@ -93,6 +104,9 @@ class Control:
 
     def _order(self, order: Order) -> None:
         self._orders.append(order)
+        self._wake()
+
+    def _wake(self) -> None:
         with self._lock:
             if not self._closed:
                 os.eventfd_write(self._wakeup, 1)

@@ -177,8 +177,11 @@ class JobStream:
             self._stdin = None
 
     def _obey(self) -> None:
-        """Carry out the orders of the control."""
-        for order in self._control.take() if self._control is not None else ():
+        """Carry out the orders of the control. Raises Interrupted when the job is only left."""
+        if self._control is None:
+            return
+        self._control.check_left()
+        for order in self._control.take():
             if isinstance(order, Cancel):
                 self._send_signal(self._cancelling.ask())
             elif isinstance(order, Resize):

@@ -1,13 +1,13 @@
 """``AsyncPyro``: the methods of ``Pyro`` for programs with an event loop (asyncio), each in a worker thread.
 
-A call that is cancelled ends its work: a command gets SIGTERM and, some seconds later, SIGKILL, a download stops, and
-only then the cancellation goes on. Callbacks such as *on_stdout* are called in the worker thread.
+A call that is cancelled, by ``asyncio`` or by ``anyio``, ends its work: a command gets SIGTERM and, some seconds later,
+SIGKILL, a download stops, a job is followed no further and goes on. What was made all the same is deleted. Only when
+the thread has ended does the cancellation go on. Callbacks such as *on_stdout* are called in the worker thread.
 """
 
 import contextlib
 import functools
 import inspect
-import math
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Future
@@ -16,15 +16,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 
 import anyio
-import anyio.lowlevel
 import anyio.to_thread
 
-from pyro_mcp.errors import Interrupted, UnknownMachine, UnknownTask
+from pyro_mcp.engine.tasks.results import TaskRecordResult
+from pyro_mcp.errors import UnknownMachine, UnknownTask
 from pyro_mcp.guest.control import Control
 from pyro_mcp.host.progress import Stoppable
+from pyro_mcp.model import VmRecord
 from pyro_mcp.sdk.handles import alike, ending, on_id
 from pyro_mcp.sdk.pyro import Pyro
-from pyro_mcp.sdk.tasks import TaskJob
 
 if TYPE_CHECKING:
     from pyro_mcp.engine.tasks.logs import Piece
@@ -32,26 +32,30 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 CALLS_AT_ONCE = 64
-LOOK_SECONDS = 2.0  # how long a thread waits for a job whose caller may be gone
 
 
 def awaited(
-    method: Callable[Concatenate[Any, P], R], *, left_alone: bool = False
+    method: Callable[Concatenate[Any, P], R],
+    *,
+    leaving: bool = False,
+    undo: Callable[[Pyro, R], object] | None = None,
 ) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, R]]:
     """*method* of ``Pyro`` as one of ``AsyncPyro``: the same parameters, the same result, to be awaited.
 
-    *left_alone*: a cancelled call goes on in its thread, since nothing but time is lost with it.
+    *leaving*: what is cancelled is following the job, and not the job. *undo*: what takes the result back that comes
+    after the cancellation.
     """
     controlled = "control" in inspect.signature(method).parameters
 
     @functools.wraps(method)
     async def call(self: "AsyncPyro", /, *args: P.args, **kwargs: P.kwargs) -> R:
         if not controlled:
-            return await self.work(lambda pyro: method(pyro, *args, **kwargs), left_alone=left_alone)
+            return await self.work(lambda pyro: method(pyro, *args, **kwargs), undo=undo)
         given: Any = kwargs.get("control")
         with Control() as own:
             more: Any = {**kwargs, "control": given or own}
-            return await self.work(lambda pyro: method(pyro, *args, **more), more["control"])
+            stop = more["control"].leave if leaving else more["control"].cancel
+            return await self.work(lambda pyro: method(pyro, *args, **more), stop)
 
     return call
 
@@ -64,7 +68,7 @@ def opening_task(
     @contextlib.asynccontextmanager
     async def task(self: "AsyncPyro", /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator["AsyncTask"]:
         """A task for an ``async with`` block, whose end deletes it; see ``create_task``."""
-        made = await self.work(lambda pyro: create(pyro, *args, **kwargs))
+        made = await self.work(lambda pyro: create(pyro, *args, **kwargs), undo=_delete_task)
         async with AsyncTask(self, made["task_id"]) as opened:
             yield opened
 
@@ -80,12 +84,20 @@ def opening_vm(
     async def vm(self: "AsyncPyro", /, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator["AsyncVm"]:
         """A started machine for an ``async with`` block, whose end deletes it; see ``create_vm``."""
         owner = AsyncPyro(self.pyro.variant(own_vms=True))
-        made = await owner.work(lambda pyro: create(pyro, *args, **kwargs))
+        made = await owner.work(lambda pyro: create(pyro, *args, **kwargs), undo=_delete_vm)
         async with AsyncVm(owner, made["vm_id"]) as opened:
             await opened.start()
             yield opened
 
     return alike(create, vm)
+
+
+def _delete_task(pyro: Pyro, made: TaskRecordResult) -> None:
+    pyro.delete_task(made["task_id"])
+
+
+def _delete_vm(pyro: Pyro, made: VmRecord) -> None:
+    pyro.delete_vm(made["vm_id"])
 
 
 class AsyncPyro:
@@ -106,6 +118,11 @@ class AsyncPyro:
     ) -> None:
         with anyio.CancelScope(shield=True):
             await self.close()
+
+    @property
+    def busy(self) -> int:
+        """How many calls are at work in threads."""
+        return self._limiter.borrowed_tokens
 
     close = awaited(Pyro.close)
     wait_for_pool = awaited(Pyro.wait_for_pool)
@@ -128,7 +145,7 @@ class AsyncPyro:
     verify_runtime = awaited(Pyro.verify_runtime)
     install_runtime = awaited(Pyro.install_runtime)
 
-    create_vm = awaited(Pyro.create_vm)
+    create_vm = awaited(Pyro.create_vm, undo=_delete_vm)
     start_vm = awaited(Pyro.start_vm)
     exec_vm = awaited(Pyro.exec_vm)
     stop_vm = awaited(Pyro.stop_vm)
@@ -138,12 +155,13 @@ class AsyncPyro:
     reap_expired = awaited(Pyro.reap_expired)
     run_in_vm = awaited(Pyro.run_in_vm)
 
-    create_task = awaited(Pyro.create_task)
+    create_task = awaited(Pyro.create_task, undo=_delete_task)
     push_task_sync = awaited(Pyro.push_task_sync)
     pull_task_sync = awaited(Pyro.pull_task_sync)
     exec_task = awaited(Pyro.exec_task)
     start_task_job = awaited(Pyro.start_task_job)
-    attach_task_job = awaited(Pyro.attach_task_job, left_alone=True)
+    attach_task_job = awaited(Pyro.attach_task_job, leaving=True)
+    wait_task_job = awaited(Pyro.wait_task_job, leaving=True)
     signal_task_job = awaited(Pyro.signal_task_job)
     status_task = awaited(Pyro.status_task)
     logs_task = awaited(Pyro.logs_task)
@@ -153,23 +171,12 @@ class AsyncPyro:
     publish_task = awaited(Pyro.publish_task)
     unpublish_task = awaited(Pyro.unpublish_task)
 
-    async def wait_task_job(self, task_id: str, job_id: str, *, timeout_seconds: float | None = None) -> TaskJob:
-        """See ``Pyro.wait_task_job``."""
-        end = math.inf if timeout_seconds is None else anyio.current_time() + timeout_seconds
-        while True:
-            look = min(LOOK_SECONDS, max(0.0, end - anyio.current_time()))
-            found = await self._wait(task_id, job_id, timeout_seconds=look)
-            if found["state"] != "running" or anyio.current_time() >= end:
-                return found
-
-    _wait = awaited(Pyro.wait_task_job, left_alone=True)
-
     async def follow_task(self, task_id: str, *, last: int | None = None) -> "AsyncIterator[Piece]":
         """See ``Pyro.follow_task``; it ends with the loop over it."""
         ended = threading.Event()
         pieces = self.pyro.follow_task(task_id, stopped=ended.is_set, last=last)
         try:
-            while (piece := await self.work(lambda _pyro: next(pieces, None), left_alone=True)) is not None:
+            while (piece := await self.work(lambda _pyro: next(pieces, None), ended.set)) is not None:
                 yield piece
         finally:
             ended.set()
@@ -177,28 +184,43 @@ class AsyncPyro:
     task = opening_task(Pyro.create_task)
     vm = opening_vm(Pyro.create_vm)
 
-    async def work(self, work: Callable[[Pyro], R], control: Control | None = None, *, left_alone: bool = False) -> R:
-        """Do *work* in a thread. When this call is cancelled, so is *control*, and the work ends at its next news."""
+    async def work(
+        self,
+        work: Callable[[Pyro], R],
+        stop: Callable[[], object] | None = None,
+        *,
+        undo: Callable[[Pyro, R], object] | None = None,
+    ) -> R:
+        """Do *work* in a thread.
+
+        When this call is cancelled, *stop* is called, the work ends at its next news, and its end is waited for; a
+        result that comes all the same is taken back with *undo*.
+        """
         news = Stoppable(self.pyro.progress)
         pyro = self.pyro.variant(progress=news)
         done: Future[R] = Future()
 
-        def stop() -> None:
+        def end() -> None:
             news.stop()
-            if control is not None:
-                control.cancel()
+            if stop is not None:
+                stop()
 
-        async with anyio.create_task_group() as group:
-            if not left_alone:
-                group.start_soon(_when_cancelled, stop, done)
-            with anyio.CancelScope(shield=not left_alone):
-                await anyio.to_thread.run_sync(
-                    _fulfil, done, work, pyro, limiter=self._limiter, abandon_on_cancel=left_alone
-                )
-            group.cancel_scope.cancel()
-        if isinstance(done.exception(), Interrupted):
-            await anyio.lowlevel.checkpoint_if_cancelled()  # the cancellation itself, not what it did to the work
+        try:
+            # Nothing is awaited here but the end of both: a cancellation by asyncio strikes only this task.
+            async with anyio.create_task_group() as group:
+                group.start_soon(_when_cancelled, end, done)
+                group.start_soon(self._in_thread, done, work, pyro, group.cancel_scope)
+        except BaseException:
+            if undo is not None and done.done() and done.exception() is None:
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(undo, self.pyro, done.result())
+            raise
         return done.result()
+
+    async def _in_thread(self, done: Future[R], work: Callable[[Pyro], R], pyro: Pyro, both: anyio.CancelScope) -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(_fulfil, done, work, pyro, limiter=self._limiter)
+        both.cancel()
 
 
 class AsyncTask:
@@ -257,12 +279,12 @@ class AsyncVm:
             await self.delete()
 
 
-async def _when_cancelled(stop: Callable[[], None], done: Future[Any]) -> None:
+async def _when_cancelled(end: Callable[[], None], done: Future[Any]) -> None:
     try:
         await anyio.sleep_forever()
     finally:
         if not done.done():
-            stop()
+            end()
 
 
 def _fulfil(done: Future[R], work: Callable[[Pyro], R], pyro: Pyro) -> None:

@@ -189,14 +189,21 @@ class TaskMethods:
         return {**entry, "task_id": found}
 
     def attach_task_job(
-        self, task_id: str, job_id: str, *, on_stdout: Sink | None = None, on_stderr: Sink | None = None
+        self,
+        task_id: str,
+        job_id: str,
+        *,
+        on_stdout: Sink | None = None,
+        on_stderr: Sink | None = None,
+        control: Control | None = None,
     ) -> TaskExecResult:
         """Follow a job's output from its beginning to its end. Leaving changes nothing for the job.
 
-        Raises UnknownJob; WrongState when nobody knows how it ended.
+        ``control.leave()``, from any thread, ends this and not the job. Raises UnknownJob; WrongState when nobody knows
+        how it ended; Interrupted when it was left.
         """
-        with Control() as control:
-            io = CommandIO(control, on_stdout=on_stdout, on_stderr=on_stderr)
+        with contextlib.nullcontext(control) if control else Control() as own:
+            io = CommandIO(own, on_stdout=on_stdout, on_stderr=on_stderr)
             return self._task_service.attach(task_id, job_id, io)
 
     def signal_task_job(
@@ -205,10 +212,16 @@ class TaskMethods:
         """Send a signal to a job's process group, or to all its processes."""
         return self._task_service.signal(task_id, job_id, signal, scope)
 
-    def wait_task_job(self, task_id: str, job_id: str, *, timeout_seconds: float | None = None) -> TaskJob:
-        """Wait until a job has ended; its ``state`` is still ``running`` when *timeout_seconds* came first."""
+    def wait_task_job(
+        self, task_id: str, job_id: str, *, timeout_seconds: float | None = None, control: Control | None = None
+    ) -> TaskJob:
+        """Wait until a job has ended; its ``state`` is still ``running`` when *timeout_seconds* came first.
+
+        ``control.leave()``, from any thread, ends the waiting: Interrupted.
+        """
         deadline = Deadline.never() if timeout_seconds is None else Deadline.after(timeout_seconds)
-        found, entry = self._task_service.wait(task_id, job_id, deadline)
+        with contextlib.nullcontext(control) if control else Control() as own:
+            found, entry = self._task_service.wait(task_id, job_id, deadline, own)
         return {**entry, "task_id": found}
 
     def status_task(self, task_id: str) -> TaskRecordResult:

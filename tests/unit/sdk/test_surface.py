@@ -13,7 +13,7 @@ from pyro_mcp.sdk.aio import AsyncTask, AsyncVm
 
 # What is the caller's own thread's business, or another name for the object itself.
 ONLY_SYNC = {"create_server", "manager", "progress", "state_directory", "variant"}
-ONLY_ASYNC = {"work"}
+ONLY_ASYNC = {"busy", "work"}
 PUBLIC = sorted(name for name in dir(Pyro) if not name.startswith("_"))
 METHODS = [name for name in PUBLIC if name not in ONLY_SYNC]
 

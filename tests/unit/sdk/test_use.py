@@ -1,5 +1,6 @@
 """The SDK at work on a host without any VMM, where commands run on the host itself: handles, threads, event loops."""
 
+import asyncio
 import functools
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from pyro_mcp import AsyncPyro, Control, Pyro
 from pyro_mcp.errors import Interrupted, InvalidRequest, UnknownMachine, UnknownTask
 from pyro_mcp.host.progress import Silent
 from pyro_mcp.paths import Paths
+from pyro_mcp.sdk import aio
 
 pytestmark = pytest.mark.usefixtures("no_vmm")
 
@@ -118,6 +120,50 @@ def test_a_cancelled_call_ends_its_command_first(pyro: Pyro) -> None:
         assert list(pyro.state_directory.glob("machines/*")) == []
 
     anyio.run(session)
+
+
+def test_a_call_cancelled_by_asyncio_ends_its_command_first(pyro: Pyro) -> None:
+    async def session() -> None:
+        loop = asyncio.get_running_loop()
+        started = asyncio.Event()
+
+        def tell() -> None:
+            loop.call_soon_threadsafe(started.set)
+
+        call = asyncio.create_task(AsyncPyro(pyro).run_in_vm(**MACHINE, command="exec sleep 100", on_started=tell))
+        await started.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert list(pyro.state_directory.glob("machines/*")) == []
+
+    asyncio.run(session())
+
+
+@pytest.mark.parametrize("kind", ["vm", "task"])
+def test_what_is_made_although_its_call_was_cancelled_is_deleted(pyro: Pyro, kind: str) -> None:
+    """The cancellation comes while the call is at its very end, where nothing stops it any more."""
+
+    def create(some: Pyro) -> Any:  # noqa: ANN401 - what the call returns
+        made = some.create_vm(**MACHINE) if kind == "vm" else some.create_task(**MACHINE)
+        working.set()
+        assert cancelled.wait(30)
+        return made
+
+    working, cancelled = threading.Event(), threading.Event()
+
+    async def session() -> None:
+        front = AsyncPyro(pyro)
+        undo = aio._delete_vm if kind == "vm" else aio._delete_task
+        call = asyncio.create_task(front.work(create, cancelled.set, undo=undo))
+        await asyncio.to_thread(working.wait, 30)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+    asyncio.run(session())
+    assert pyro.list_tasks()["tasks"] == []
+    assert list(pyro.state_directory.glob("machines/*")) == []
 
 
 def test_a_call_that_waits_for_nothing_but_news_ends_at_the_next(pyro: Pyro) -> None:

@@ -32,6 +32,7 @@ from pyro_mcp.errors import (
 )
 from pyro_mcp.guest.capture import CaptureSinks
 from pyro_mcp.guest.client import Agent, ChannelOpener
+from pyro_mcp.guest.control import Control
 from pyro_mcp.guest.execution import execute, launch
 from pyro_mcp.guest.faults import AgentRefused, Progress
 from pyro_mcp.guest.outcome import check_job, new_job
@@ -105,13 +106,15 @@ class Jobs:
     def follow(self, wanted: str, job: str, io: CommandIO) -> Done:
         """Stream a job's output, from its beginning, until it ends.
 
-        Several may follow a job. Ending this changes nothing for the job. Raises UnknownJob.
+        Several may follow a job. Ending this changes nothing for the job. Raises UnknownJob, or Interrupted when the
+        control says to leave.
         """
         check_job(job)
         with self._tasks.using(wanted) as found:
             task = found
             shown: Shown = (0, 0)
             while True:
+                io.control.check_left()
                 entry = self._rows.entry(task.task_id, job)
                 shown = self._settler.replay(task, entry, io, shown)
                 if entry.state != "running":
@@ -124,15 +127,20 @@ class Jobs:
                         return Done(task, entry)
                 elif task.state == "started" and _in_guest(task):
                     self._watch(task, entry, io, shown)
-                    return Done(task, self._ended(task.task_id, job))
-                self._pause(task.task_id, job)
+                    return Done(task, self._ended(task.task_id, job, io.control))
+                self._pause(task.task_id, job, io.control)
 
-    def wait(self, wanted: str, job: str, deadline: Deadline) -> Done:
-        """Wait until a job has ended, or until *deadline*; its entry as it stands then. Raises UnknownJob."""
+    def wait(self, wanted: str, job: str, deadline: Deadline, control: Control | None = None) -> Done:
+        """Wait until a job has ended, or until *deadline*; its entry as it stands then.
+
+        Raises UnknownJob, or Interrupted when *control* says to leave.
+        """
         check_job(job)
         with self._tasks.using(wanted) as found:
             task = found
             for _ in attempts(deadline, longest=WATCH_SECONDS):
+                if control is not None:
+                    control.check_left()
                 entry = self._rows.entry(task.task_id, job)
                 if entry.unattended:
                     task = self._tasks.look(self._rows.find(task.task_id))
@@ -221,7 +229,7 @@ class Jobs:
             if refused.guest_code != "no_such_job":
                 raise
 
-    def _ended(self, task_id: str, job: str) -> CommandRecord:
+    def _ended(self, task_id: str, job: str, control: Control) -> CommandRecord:
         """The entry of a job that has ended, once it is complete; by our hand if its client is dead."""
         while True:
             entry = self._rows.entry(task_id, job)
@@ -229,11 +237,12 @@ class Jobs:
                 return entry
             if entry.unattended:
                 self._settler.settle(self._tasks.look(self._rows.find(task_id)), only=job)
-            self._pause(task_id, job)
+            self._pause(task_id, job, control)
 
-    def _pause(self, task_id: str, job: str) -> None:
+    def _pause(self, task_id: str, job: str, control: Control) -> None:
         """Wait a moment, or until the entry is complete."""
         for _ in attempts(Deadline.after(WATCH_SECONDS)):
+            control.check_left()
             if self._rows.entry(task_id, job).state != "running":
                 return
 

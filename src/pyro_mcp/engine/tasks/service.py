@@ -33,6 +33,7 @@ from pyro_mcp.engine.tasks.views import entry_view, exec_view, task_view, usage_
 from pyro_mcp.engine.workspace import PullOptions, PullResult, PushOptions, SyncResult, pull, push
 from pyro_mcp.errors import InvalidRequest, WrongState
 from pyro_mcp.guest.client import ChannelOpener
+from pyro_mcp.guest.control import Control
 from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.progress import Progress
 from pyro_mcp.model import WORKSPACE, CommandSpec, TaskSpec
@@ -81,9 +82,9 @@ class TaskService:
             )
         return exec_view(done, io)
 
-    def wait(self, wanted: str, job: str, deadline: Deadline) -> tuple[str, TaskLogEntry]:
+    def wait(self, wanted: str, job: str, deadline: Deadline, control: Control) -> tuple[str, TaskLogEntry]:
         """Wait for a job's end."""
-        done = self._jobs.wait(wanted, job, deadline)
+        done = self._jobs.wait(wanted, job, deadline, control)
         return done.task.task_id, entry_view(self._tasks.paths(done.task.task_id), done.entry, with_output=False)
 
     def signal(self, wanted: str, job: str, number: int, scope: Literal["group", "all"]) -> JobSignalled:
