@@ -1,6 +1,5 @@
 """Groups of verbs that answer a misspelt one with the nearest, and commands whose help has its options in sections."""
 
-import difflib
 from typing import Any
 
 import click
@@ -15,6 +14,8 @@ class Group(click.Group):
         """Find the verb, or say which one was probably meant."""
         names = self.list_commands(ctx)
         if args and not args[0].startswith("-") and args[0] not in names:
+            import difflib  # only who errs waits for it
+
             near = difflib.get_close_matches(args[0], names, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise click.UsageError(f"no such command {args[0]!r:.80}.{hint}", ctx)

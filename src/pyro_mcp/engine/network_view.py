@@ -2,8 +2,8 @@
 
 from pyro_mcp.engine.records import MachineRecord
 from pyro_mcp.model import NetworkInfo, NetworkReport
+from pyro_mcp.network.addresses import GATEWAY, GUEST, SUBNET, TAP
 from pyro_mcp.network.counters import report
-from pyro_mcp.network.rules import GATEWAY, GUEST, SUBNET, TAP
 from pyro_mcp.network.wiring import mac_of
 from pyro_mcp.paths import Paths
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from pyro_mcp.drivers.base import Launch, LaunchNetwork
 from pyro_mcp.drivers.vmm_user import gate_identity
 from pyro_mcp.engine.records import MachineRecord
-from pyro_mcp.guest.identity import Nic
 from pyro_mcp.host.files import private_directory, remove_tree
 from pyro_mcp.paths import MachinePaths, Paths
 
 if TYPE_CHECKING:  # imported where they are used: a run without a network does not wait for them
+    from pyro_mcp.guest.identity import Nic
     from pyro_mcp.network.uplink import Uplink
 
 
@@ -75,11 +75,13 @@ def make_room(launch: Launch) -> None:
         private_directory(launch.paths.network)
 
 
-def nic_of(launch: Launch) -> Nic | None:
+def nic_of(launch: Launch) -> "Nic | None":
     """What the guest is told about its network device."""
     network = launch.network
     if network is None:
         return None
+    from pyro_mcp.guest.identity import Nic
+
     plan = network.plan
     return Nic(
         mac=network.mac,

@@ -15,7 +15,7 @@ from pyro_mcp.model import (
     VmRecord,
     check_machine_id,
 )
-from pyro_mcp.network.rules import GUEST, TAP
+from pyro_mcp.network.addresses import GUEST, TAP
 
 State = Literal["created", "starting", "started", "executing", "stopping", "stopped", "deleting"]
 STATES: tuple[str, ...] = get_args(State)

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from pyro_mcp.engine.machines import Context, Machines
-from pyro_mcp.engine.network_view import report_of
 from pyro_mcp.engine.outcome import CommandIO, Outcome, Tee
 from pyro_mcp.engine.records import MachineRecord
 from pyro_mcp.errors import CapacityReached, InvalidRequest, LinkTimeout, MachineExpired, MachineFault
@@ -77,7 +76,7 @@ class Runs:
             progress.phase("execute", vm_id=record.machine_id)
             with stage("command"):
                 outcome = self._execute(record, command, io, listeners)
-            network = report_of(self._context.paths, record)
+            network = self._report(record)
         finally:
             with stage("clean-up"):
                 self._machines.delete(record.machine_id)
@@ -100,10 +99,17 @@ class Runs:
         record = self._context.store.move(machine_id, "executing", allowed=("started",))
         try:
             outcome = self._execute(record, command, io)
-            network = report_of(self._context.paths, record)
+            network = self._report(record)
         finally:
             self._machines.discard(record)
         return _result(record, command, io, outcome, network)
+
+    def _report(self, record: MachineRecord) -> NetworkReport | None:
+        if record.network is None:
+            return None
+        from pyro_mcp.engine.network_view import report_of  # a run without a network does not wait for it
+
+        return report_of(self._context.paths, record)
 
     def _execute(
         self, record: MachineRecord, command: CommandSpec, io: CommandIO, listeners: Sequence["Listener"] = ()

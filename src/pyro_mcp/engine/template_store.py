@@ -11,7 +11,6 @@
 import contextlib
 import os
 import re
-import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from pyro_mcp.drivers.base import Snapshot
 from pyro_mcp.errors import PyroError
 from pyro_mcp.host.files import private_directory, read_json, remove_tree, storage, write_json
 from pyro_mcp.host.locks import try_lock
-from pyro_mcp.model import TemplateRecord
+from pyro_mcp.model import TemplateRecord, new_token
 from pyro_mcp.paths import Paths, TemplatePaths
 
 GENERATION = 2
@@ -128,7 +127,7 @@ class TemplateStore:
         try:
             self.sweep(but=key)
             self._sweep_partials_of(key)
-            work = TemplatePaths(self._paths.templates / f".partial-{key}-{secrets.token_hex(6)}")
+            work = TemplatePaths(self._paths.templates / f".partial-{key}-{new_token()}")
             private_directory(work.directory)
             try:
                 yield work
@@ -158,7 +157,7 @@ class TemplateStore:
         """Remove a template, whoever made it; machines that go on from it keep what they have open."""
         files = self._paths.template(key)
         # First out of sight, in one step: a reader finds all of a template or none.
-        gone = files.directory.with_name(f".partial-{key}-{secrets.token_hex(6)}")
+        gone = files.directory.with_name(f".partial-{key}-{new_token()}")
         with contextlib.suppress(FileNotFoundError), storage(f"removing {files.directory}"):
             files.directory.rename(gone)
         remove_tree(gone)

@@ -12,20 +12,23 @@
 import contextlib
 import os
 import re
-import secrets
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pyro_mcp.environments.catalog import CATALOG_VERSION, CatalogEntry
 from pyro_mcp.environments.record import RECORD_NAME, InstallRecord, image_name, read_record
-from pyro_mcp.environments.source import Made
 from pyro_mcp.errors import PyroError, StorageFault
 from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.files import private_directory, remove_tree, sha256_file, storage
 from pyro_mcp.host.locks import locked
+from pyro_mcp.model import new_token
 from pyro_mcp.paths import Paths
+
+if TYPE_CHECKING:  # who runs what is installed does not wait for what makes it
+    from pyro_mcp.environments.source import Made
 
 PARTIAL = re.compile(r"\.partial-(?P<slug>[A-Za-z0-9._-]+)-[0-9a-f]{12}")
 IMAGES_LOCK = "images.lock"
@@ -132,7 +135,7 @@ class Cache:
             found = PARTIAL.fullmatch(directory.name)
             if found is not None and found["slug"] == entry.slug:
                 remove_tree(directory)
-        directory = self._paths.installed / f".partial-{entry.slug}-{secrets.token_hex(6)}"
+        directory = self._paths.installed / f".partial-{entry.slug}-{new_token()}"
         with storage(f"preparing {directory}"):
             directory.mkdir(mode=0o700)
         try:
@@ -148,7 +151,7 @@ class Cache:
         with storage(f"reading {self._paths.installed}"):
             return [path for path in self._paths.installed.iterdir() if path.name.startswith(".partial-")]
 
-    def publish(self, entry: CatalogEntry, made: Made, work: Path, deadline: Deadline) -> InstallRecord:
+    def publish(self, entry: CatalogEntry, made: "Made", work: Path, deadline: Deadline) -> InstallRecord:
         """Make *made* the installed *entry*: the image, then in one step the record, both flushed to the disk."""
         digest = sha256_file(made.image)
         with storage(f"installing {entry.name}"):

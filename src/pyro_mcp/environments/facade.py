@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pyro_mcp.config import Settings
 from pyro_mcp.environments.cache import Cache
@@ -11,12 +12,14 @@ from pyro_mcp.environments.installed import Installed, Kernel
 from pyro_mcp.environments.oci.names import image_entry, import_entry, lock_of, recorded_entry, reference_of
 from pyro_mcp.environments.oci.reference import names_a_registry
 from pyro_mcp.environments.record import RECORD_NAME, InstallRecord
-from pyro_mcp.environments.source import Source, make_from_first
 from pyro_mcp.errors import EnvironmentFault, InvalidRequest, UnknownEnvironment
 from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.progress import Progress
 from pyro_mcp.model import CommandSpec, EnvironmentRecord, PrunedEnvironments
 from pyro_mcp.paths import PLATFORM, Paths
+
+if TYPE_CHECKING:
+    from pyro_mcp.environments.source import Source
 
 
 class Environments:
@@ -26,7 +29,7 @@ class Environments:
     order for what is not installed; by default those of the settings.
     """
 
-    def __init__(self, paths: Paths, settings: Settings, *, sources: Sequence[Source] | None = None) -> None:
+    def __init__(self, paths: Paths, settings: Settings, *, sources: "Sequence[Source] | None" = None) -> None:
         self._paths = paths
         self._cache = Cache(paths)
         self._settings = settings
@@ -134,7 +137,7 @@ class Environments:
 
         return prune(self._paths, self._cache, CATALOG, everything=everything, older_than=older_than)
 
-    def _all_sources(self, *, update: bool = False) -> Sequence[Source]:
+    def _all_sources(self, *, update: bool = False) -> "Sequence[Source]":
         if self._sources is not None:
             return self._sources
         # Imported here: whoever runs what is installed does not wait for the installer.
@@ -181,7 +184,7 @@ class Environments:
         progress: Progress,
         deadline: Deadline,
         *,
-        sources: Sequence[Source] | None = None,
+        sources: "Sequence[Source] | None" = None,
         anew: bool = False,
     ) -> Installed:
         waited = False
@@ -201,9 +204,10 @@ class Environments:
         return self._installed(entry, found)
 
     def _install(
-        self, entry: CatalogEntry, sources: Sequence[Source], progress: Progress, deadline: Deadline
+        self, entry: CatalogEntry, sources: "Sequence[Source]", progress: Progress, deadline: Deadline
     ) -> InstallRecord:
         from pyro_mcp.environments.budget import keep_within
+        from pyro_mcp.environments.source import make_from_first
 
         with self._cache.partial(entry) as work:
             made = make_from_first(sources, entry, work, progress, deadline)

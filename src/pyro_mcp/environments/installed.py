@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pyro_mcp.environments.oci.config import ImageConfig
 from pyro_mcp.model import EnvironmentRecord
+
+if TYPE_CHECKING:
+    from pyro_mcp.environments.oci.config import ImageConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,7 @@ class Installed:
     source: str
     packages: dict[str, str]
     record: EnvironmentRecord
-    config: ImageConfig | None = None
+    config: "ImageConfig | None" = None
 
 
 @dataclass(frozen=True, slots=True)

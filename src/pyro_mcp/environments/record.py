@@ -3,11 +3,13 @@
 import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyro_mcp.environments.catalog import CatalogEntry
-from pyro_mcp.environments.oci.config import ImageConfig
 from pyro_mcp.host.files import read_json, write_json
+
+if TYPE_CHECKING:  # imported where it is used: an environment of the catalog does not wait for it
+    from pyro_mcp.environments.oci.config import ImageConfig
 
 RECORD_NAME = "environment.json"
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -44,9 +46,9 @@ class InstallRecord:
         return (self.name, self.version) == (entry.name, entry.version)
 
     @property
-    def image_config(self) -> ImageConfig | None:
+    def image_config(self) -> "ImageConfig | None":
         """What the image says about its commands; ``None`` when it says nothing."""
-        return ImageConfig.from_dict(self.config) if self.config else None
+        return _image_config(self.config) if self.config else None
 
     def write(self, directory: Path) -> None:
         """Write it into *directory*, atomically."""
@@ -61,13 +63,20 @@ def read_record(directory: Path) -> InstallRecord | None:
     return InstallRecord(**{name: value[name] for name in InstallRecord.__slots__ if name in value})
 
 
+def _image_config(value: dict[str, Any]) -> "ImageConfig":
+    """Raises ValueError or AttributeError for one that is damaged."""
+    from pyro_mcp.environments.oci.config import ImageConfig
+
+    return ImageConfig.from_dict(value)
+
+
 def _is_sound(value: dict[str, Any]) -> bool:
     texts = ("catalog_version", "name", "version", "source", "source_digest", "image")
     numbers = ("size", "mtime_ns", "installed_at")
     packages = value.get("packages")
     try:
         if value.get("config"):
-            ImageConfig.from_dict(value["config"])
+            _image_config(value["config"])
     except (ValueError, AttributeError):
         return False
     return (

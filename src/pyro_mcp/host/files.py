@@ -5,13 +5,13 @@ import errno
 import hashlib
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pyro_mcp.errors import NoSpace, StorageFault
+from pyro_mcp.model import new_token
 
 COPY_CHUNK = 1 << 20
 CANNOT_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
@@ -48,7 +48,7 @@ def private_directory(path: Path) -> Path:
 
 def write_atomically(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     """Replace *path* by *data* in one step; a reader sees the old content or the new, also after a power cut."""
-    partial = path.with_name(f".{path.name}.partial-{secrets.token_hex(6)}")
+    partial = path.with_name(f".{path.name}.partial-{new_token()}")
     try:
         with storage(f"writing {path}"):
             with partial.open("xb") as stream:

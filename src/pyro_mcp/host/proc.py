@@ -14,7 +14,6 @@ from typing import IO
 
 from pyro_mcp.errors import HostFault, ProgramFailed, ProgramMissing
 from pyro_mcp.host.deadline import Deadline
-from pyro_mcp.host.packages import package_of
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 OUTPUT_LIMIT = 4 << 20
@@ -55,6 +54,8 @@ def find(program: str) -> str:
     """The path of *program*; raises ProgramMissing naming the package that provides it."""
     path = shutil.which(program, path=search_path())
     if path is None:
+        from pyro_mcp.host.packages import package_of
+
         package = package_of(program)
         remedy = f"Run `pyro setup`, or install the package {package}." if package else None
         raise ProgramMissing(f"{program} is not installed", remedy=remedy)

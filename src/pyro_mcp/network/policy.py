@@ -1,8 +1,6 @@
 """What the user says about the network, as a policy: flags, parameters and files are checked here and nowhere else."""
 
-import difflib
 import re
-import tomllib
 from collections.abc import Iterable, Sequence
 from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
@@ -140,12 +138,16 @@ def _file(path: Path) -> dict[str, list[str]]:
     if len(data) > FILE_BYTES_MOST:
         raise InvalidRequest(f"{name} is larger than {FILE_BYTES_MOST} bytes")
     try:
+        import tomllib  # only who has a file waits for it
+
         values: dict[str, Any] = tomllib.loads(data.decode())
     except (ValueError, RecursionError) as error:
         remedy = 'For instance: allow_hosts = ["git.example"]'
         raise InvalidRequest(f"{name} is not TOML: {error}", remedy=remedy) from error
     for key, value in values.items():
         if key not in FILE_KEYS:
+            import difflib
+
             near = difflib.get_close_matches(key, FILE_KEYS, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise InvalidRequest(f"{name} has an unknown key {key!r:.80}{hint}")

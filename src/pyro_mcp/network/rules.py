@@ -9,15 +9,10 @@ from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address
 
 from pyro_mcp.model import NetworkPolicy
+from pyro_mcp.network.addresses import GATEWAY, GUEST, TAP, UPLINK
 from pyro_mcp.network.pins import Pins
 from pyro_mcp.network.ranges import CLASSES, collapsed
 
-TAP = "tap0"
-UPLINK = "uplink0"
-GUEST = "172.29.1.2"
-GATEWAY = "172.29.1.1"
-PREFIX = 24
-SUBNET = "172.29.1.0/24"
 TABLE = "pyro"
 DNS_PORT = 53
 # So many connections at once: each costs memory in the host's kernel.

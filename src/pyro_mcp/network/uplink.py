@@ -19,7 +19,8 @@ from pyro_mcp.errors import HostFault, NetworkUnavailable
 from pyro_mcp.host import proc
 from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.network import default_mtu, host_addresses, routed_addresses
-from pyro_mcp.network.rules import UPLINK, host_ruleset
+from pyro_mcp.network.addresses import UPLINK
+from pyro_mcp.network.rules import host_ruleset
 
 Kind = Literal["veth", "pasta"]
 NFT = "nft"

@@ -6,9 +6,10 @@ Every guest has the same addresses: each is alone in a namespace, so those that 
 from typing import Any
 
 from pyro_mcp.model import NetworkPolicy
+from pyro_mcp.network.addresses import GATEWAY, GUEST, PREFIX, TAP
 from pyro_mcp.network.pins import NO_PINS, Pins
 from pyro_mcp.network.resolver import resolver_config
-from pyro_mcp.network.rules import GATEWAY, GUEST, PREFIX, TAP, machine_ruleset
+from pyro_mcp.network.rules import machine_ruleset
 from pyro_mcp.network.uplink import NO_UPLINK, OUTER_GATEWAY, PASTA_ADDRESS, Uplink, pasta_plan, veth_plan
 from pyro_mcp.paths import MachinePaths
 

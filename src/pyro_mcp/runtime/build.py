@@ -18,7 +18,7 @@ from pyro_mcp.host.progress import Progress
 from pyro_mcp.paths import Paths
 from pyro_mcp.runtime.agent import AGENT, agent_identity
 from pyro_mcp.runtime.manifest import DIGEST, INDEX, Runtime, load, reason_not_intact
-from pyro_mcp.runtime.modules import RECIPE
+from pyro_mcp.runtime.recipe import RECIPE
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ In order: the bundle named by ``PYRO_RUNTIME_BUNDLE_DIR``, the bundle in this pa
 """
 
 import os
-import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.files import private_directory, read_json, remove_tree, storage, write_json
 from pyro_mcp.host.locks import locked
 from pyro_mcp.host.progress import Progress
+from pyro_mcp.model import new_token
 from pyro_mcp.paths import Paths
 from pyro_mcp.runtime import bundle, vmm_sources
 from pyro_mcp.runtime.manifest import Identity
@@ -95,7 +95,7 @@ def install(
     with locked(paths.vmm_lock, deadline, waiting=lambda: progress.note(waiting)):
         for left in paths.vmms.glob(f"{PARTIAL}*"):  # of killed installers; the lock is held
             remove_tree(left)
-        work = private_directory(paths.vmms / f"{PARTIAL}{secrets.token_hex(6)}")
+        work = private_directory(paths.vmms / f"{PARTIAL}{new_token()}")
         try:
             source, programs = vmm_sources.first_that_works(work, progress, deadline, sources)
             target = paths.vmms / version_text(source.version)

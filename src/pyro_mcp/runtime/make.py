@@ -1,7 +1,6 @@
 """Make a runtime of a kernel package and the agent: a kernel, an initramfs for each link, a manifest."""
 
 import os
-import secrets
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from pyro_mcp.errors import PyroError, RuntimeBroken
 from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.files import private_directory, remove_tree, storage, write_atomically, write_json
 from pyro_mcp.host.progress import Progress
+from pyro_mcp.model import new_token
 from pyro_mcp.paths import Paths
 from pyro_mcp.runtime import initramfs, kernel, modules, prebuilt, vmlinux
 from pyro_mcp.runtime.agent import Agent, read_agent
@@ -28,6 +28,7 @@ from pyro_mcp.runtime.manifest import (
     part_record,
     reason_not_intact,
 )
+from pyro_mcp.runtime.recipe import RECIPE, WANTED
 
 PARTIAL = ".partial-"
 FILE_MODE = 0o644  # a QEMU of another uid opens them again through /proc/self/fd
@@ -47,13 +48,13 @@ class Builder:
         """Make the runtime of this agent unless it is there, and put it in use. *damage*: why it is needed."""
         self._sweep()
         agent, program = read_agent(agent_path)
-        work = private_directory(self.paths.runtimes / f"{PARTIAL}{secrets.token_hex(6)}")
+        work = private_directory(self.paths.runtimes / f"{PARTIAL}{new_token()}")
         try:
             source = self._source(agent, work, refresh=refresh)
             if isinstance(source, prebuilt.Prebuilt):
                 inputs = source.inputs
             else:
-                inputs = {**modules.RECIPE, "agent": agent.sha256, "kernel": source.described}
+                inputs = {**RECIPE, "agent": agent.sha256, "kernel": source.described}
             target = self.paths.runtimes / digest_of(inputs)
             present = target.exists()
             damage = (reason_not_intact(target, agent.path, full=True) if present else "") or damage
@@ -96,9 +97,7 @@ class Builder:
     ) -> None:
         """Write all parts and the manifest into the directory *made*."""
         with kernel.opened(package.path, work, self.deadline) as files:
-            chosen = {
-                link: modules.select(names, files.module, files.builtin) for link, names in modules.WANTED.items()
-            }
+            chosen = {link: modules.select(names, files.module, files.builtin) for link, names in WANTED.items()}
             _write_kernel(made / KERNEL, files.image())
             release = files.release
         self.deadline.check("building the runtime", RuntimeBroken)
@@ -112,7 +111,7 @@ class Builder:
         """Write the index, and remove runtimes that nobody starts from any more."""
         runtimes = self.paths.runtimes
         index = {
-            "recipe": modules.RECIPE,
+            "recipe": RECIPE,
             "digest": digest,
             "agent": {"path": str(agent.path), **asdict(agent.identity)},
         }

@@ -2,22 +2,11 @@
 
 import re
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
 
 from pyro_mcp.errors import RuntimeBroken
 
-Link = Literal["serial", "vsock"]
-DISKS = ("virtio_mmio", "virtio_blk", "squashfs", "overlay", "ext4")
-# Loading a module costs milliseconds under CPU emulation: each link gets what its VMM has devices for, and no
-# more.
-WANTED: Mapping[Link, tuple[str, ...]] = {
-    "serial": (*DISKS, "virtio_console", "virtio_net", "virtio_rng", "virtio_balloon"),
-    "vsock": (*DISKS, "vmw_vsock_virtio_transport", "virtio_net", "virtio_rng", "virtio_balloon"),
-}
-# What parts are made from a kernel and an agent. The generation goes up when the builder makes other parts of them.
-RECIPE: dict[str, Any] = {"generation": 1, "modules": {link: list(names) for link, names in WANTED.items()}}
 MODULE_MOST = 32 << 20
 MEMORY_MOST = 256 << 20
 FILE_NAME = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.+-]{0,100})\.ko(\.xz|\.zst)?")

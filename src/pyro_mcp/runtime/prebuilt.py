@@ -17,7 +17,7 @@ from pyro_mcp.paths import PLATFORM
 from pyro_mcp.runtime import bundle
 from pyro_mcp.runtime.agent import Agent
 from pyro_mcp.runtime.manifest import DIGEST, PARTS, Runtime
-from pyro_mcp.runtime.modules import RECIPE
+from pyro_mcp.runtime.recipe import RECIPE
 
 KEY = "guest"  # in the bundle's manifest, and the directory of the parts
 FILE_MODE = 0o644

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import secrets
 from pathlib import Path
 
 from pyro_mcp.errors import StorageFault
@@ -10,7 +9,7 @@ from pyro_mcp.host import proc
 from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.files import private_directory, storage
 from pyro_mcp.host.locks import locked
-from pyro_mcp.model import DISK_MIB_LIMITS, check_between
+from pyro_mcp.model import DISK_MIB_LIMITS, check_between, new_token
 from pyro_mcp.paths import Paths
 
 GENERATION = 1
@@ -62,7 +61,7 @@ def _make(path: Path, mib: int, deadline: Deadline) -> None:
     with storage(f"making the scratch disk {path}"):
         for left in path.parent.glob(f"{PARTIAL}*"):
             left.unlink(missing_ok=True)
-        partial = path.parent / f"{PARTIAL}{secrets.token_hex(6)}"
+        partial = path.parent / f"{PARTIAL}{new_token()}"
         try:
             with partial.open("xb") as stream:
                 os.fchmod(stream.fileno(), 0o600)

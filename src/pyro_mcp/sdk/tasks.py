@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from pyro_mcp.engine.machines import Context
 from pyro_mcp.engine.outcome import CommandIO, Sink
-from pyro_mcp.engine.publish.ports import Port
 from pyro_mcp.engine.tasks.results import (
     DeletedTask,
     JobSignalled,
@@ -244,6 +243,8 @@ class TaskMethods:
         *port*: ``[ADDR:]HOSTPORT:GUESTPORT``; without ADDR on 127.0.0.1, host port 0 takes a free one. Raises
         PortUnavailable before anything is started.
         """
+        from pyro_mcp.engine.publish.ports import Port
+
         return self._task_service.publish(task_id, Port.parse(port))
 
     def unpublish_task(self, task_id: str, *ports: str | int) -> TaskPorts:

@@ -13,7 +13,7 @@ from pyro_mcp.paths import Paths
 from pyro_mcp.runtime import build
 from pyro_mcp.runtime.agent import agent_identity
 from pyro_mcp.runtime.manifest import INDEX, MANIFEST, PARTS, digest_of, part_record
-from pyro_mcp.runtime.modules import RECIPE
+from pyro_mcp.runtime.recipe import RECIPE
 from pyro_mcp.testing.lab.inside import settle
 
 

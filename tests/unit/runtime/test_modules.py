@@ -8,7 +8,8 @@ import zstandard
 from tests.unit.runtime.conftest import MODULE_DEPENDS, module
 
 from pyro_mcp.errors import RuntimeBroken
-from pyro_mcp.runtime.modules import WANTED, Module, builtin_names, modinfo, parse, select
+from pyro_mcp.runtime.modules import Module, builtin_names, modinfo, parse, select
+from pyro_mcp.runtime.recipe import WANTED
 
 
 def find(name: str) -> Module | None:

@@ -19,7 +19,7 @@ from pyro_mcp.errors import PyroError
 from pyro_mcp.guest.client import Agent
 from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.model import WORKSPACE, NetworkReport
-from pyro_mcp.network.rules import GUEST, TAP
+from pyro_mcp.network.addresses import GUEST, TAP
 from pyro_mcp.paths import TaskPaths
 
 USAGE_SECONDS = 3.0

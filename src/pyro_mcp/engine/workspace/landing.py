@@ -7,7 +7,6 @@ What comes is hostile. Records name a directory of theirs that was made here and
 import contextlib
 import fcntl
 import os
-import secrets
 import shutil
 import stat
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from pyro_mcp.engine.workspace.source import MODE_BITS
 from pyro_mcp.errors import GuestProtocol
 from pyro_mcp.guest.sync.records import Kind, Record
 from pyro_mcp.host.files import storage
+from pyro_mcp.model import new_token
 
 PREFIX = ".pyro-pull-"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -139,7 +139,7 @@ def landing(parent: Path) -> Iterator[Landing]:
     """A place in *parent* for a pull; what is still in it at the end is removed, and what dead pulls left there too."""
     with storage(f"preparing {parent}"):
         _sweep(parent)
-        place = parent / f"{PREFIX}{secrets.token_hex(6)}"
+        place = parent / f"{PREFIX}{new_token()}"
         place.mkdir(mode=0o700)
     try:
         with contextlib.ExitStack() as opened:

@@ -7,7 +7,6 @@ import hashlib
 import itertools
 import json
 import os
-import secrets
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from pyro_mcp.environments.oci.tar_entry import FILE, Entry
 from pyro_mcp.errors import InvalidRequest
 from pyro_mcp.host.files import remove_tree, storage
 from pyro_mcp.host.progress import Progress
+from pyro_mcp.model import new_token
 from pyro_mcp.paths import PLATFORM
 
 CHUNK = 1 << 20
@@ -38,7 +38,7 @@ def export(installed: Installed, kernel: Kernel, target: Path, progress: Progres
     if target.exists():
         raise InvalidRequest(f"{target} is there already", remedy="Remove it, or export to another place.")
     progress.phase("export", environment=installed.name)
-    work = target.with_name(f".{target.name}.partial-{secrets.token_hex(6)}")
+    work = target.with_name(f".{target.name}.partial-{new_token()}")
     try:
         with storage(f"writing {target}"):
             (work / BLOBS).mkdir(parents=True)

@@ -11,6 +11,7 @@ from pyro_mcp.paths import Paths
 from pyro_mcp.runtime import build, initramfs, kernel, modules
 from pyro_mcp.runtime.agent import read_agent
 from pyro_mcp.runtime.manifest import Runtime, digest_of
+from pyro_mcp.runtime.recipe import WANTED
 from pyro_mcp.testing.lab.stale import drop_older
 
 # The lab has no modprobe at work: all its kernel can do is loaded at boot.
@@ -51,7 +52,7 @@ def ensure_initramfs(
     if package is None or package.sha256 != runtime.manifest["kernel"]["sha256"]:
         raise RuntimeBroken("the kernel package of the runtime is not kept any more", remedy="Start the lab again.")
     with kernel.opened(package.path, paths.lab, deadline) as files:
-        chosen = modules.select((*modules.WANTED["serial"], *HOST_MODULES), files.module, files.builtin)
+        chosen = modules.select((*WANTED["serial"], *HOST_MODULES), files.module, files.builtin)
     write_atomically(path, initramfs.build(read_agent(runtime.agent)[1], chosen), mode=FILE_MODE)
     drop_older(paths.lab, "initramfs-*.cpio")
     return path
