@@ -1,16 +1,15 @@
 """The name of every file pyro keeps. docs/on-disk.md explains each; a test keeps the two equal."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 APPLICATION = "pyro-mcp"
 ENVIRONMENT_CACHE_VARIABLE = "PYRO_ENVIRONMENT_CACHE_DIR"
 PLATFORM = "linux-x86_64"
 
 
-@dataclass(frozen=True, slots=True)
-class MachinePaths:
+class MachinePaths(NamedTuple):
     """The files of one machine, ``machines/<id>/`` in the state directory."""
 
     directory: Path
@@ -114,8 +113,7 @@ class MachinePaths:
         return self.directory / "jail"
 
 
-@dataclass(frozen=True, slots=True)
-class TemplatePaths:
+class TemplatePaths(NamedTuple):
     """The files of one template, ``templates/<key>/`` in the cache."""
 
     directory: Path
@@ -146,8 +144,7 @@ class TemplatePaths:
         return self.directory / "used"
 
 
-@dataclass(frozen=True, slots=True)
-class TaskPaths:
+class TaskPaths(NamedTuple):
     """The files of one task, ``tasks/<id>/`` in the state directory. Its machine has a directory of its own."""
 
     directory: Path
@@ -181,8 +178,7 @@ class TaskPaths:
         return self.directory / "workspace"
 
 
-@dataclass(frozen=True, slots=True)
-class Paths:
+class Paths(NamedTuple):
     """Where state and caches live. *state* and *cache* are pyro's own roots, *environments* holds the images."""
 
     state: Path

@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import is_dataclass
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -133,7 +132,7 @@ def named_paths(holder: object) -> Iterator[str]:
             continue
         if isinstance(value, Path):
             yield str(value).replace(str(NUMBER), "<number>")
-        elif is_dataclass(value):
+        elif type(value).__module__ == Paths.__module__:
             yield from named_paths(value)
 
 

@@ -3,8 +3,7 @@
 import difflib
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyro_mcp.errors import InvalidRequest
 
@@ -12,8 +11,7 @@ DRIVERS = ("auto", "firecracker", "qemu")
 ENVIRONMENT_SOURCES = ("oci", "bootstrap")
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(NamedTuple):
     """One row: the field it fills, its variable, how its text is read, its default, its help."""
 
     field: str
@@ -23,8 +21,7 @@ class Setting:
     help: str
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """The values in force. Sizes are MiB, times are seconds."""
 
     driver: str

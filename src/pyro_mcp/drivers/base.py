@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.processes import ProcessId
@@ -21,8 +21,7 @@ from pyro_mcp.model import ExecutionMode, Isolation
 from pyro_mcp.paths import MachinePaths
 
 
-@dataclass(frozen=True, slots=True)
-class Capabilities:
+class Capabilities(NamedTuple):
     """What a driver can do, as data: the engine asks this and never for the driver's class."""
 
     name: str
@@ -32,8 +31,7 @@ class Capabilities:
     reclaims: bool = False  # whether ``reclaim`` does anything: not where guests return free memory by themselves
 
 
-@dataclass(frozen=True, slots=True)
-class Availability:
+class Availability(NamedTuple):
     """Whether the driver can run a guest here; *reason* and *remedy* are for people."""
 
     usable: bool
@@ -42,8 +40,7 @@ class Availability:
     remedy: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """A paused machine on disk, from which any number of machines go on.
 
     *state* are its devices and processors, *memory* is its memory (sparse; mapped copy-on-write by those that go on,
@@ -57,8 +54,7 @@ class Snapshot:
     layout: str
 
 
-@dataclass(frozen=True, slots=True)
-class LaunchNetwork:
+class LaunchNetwork(NamedTuple):
     """The network of a machine.
 
     *plan* is what its launcher is told, but for what the driver knows (agent/netns/plan.go). *mac* is the guest's
@@ -81,8 +77,7 @@ class LaunchNetwork:
         return ":".join(self.mac[at : at + 2] for at in range(0, len(self.mac), 2))
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
+class Launch(NamedTuple):
     """All that a VMM is started from. Sizes are MiB; *deadline_unix_ms* is the end of its life on the wall clock.
 
     *owner* is the process the machine dies with; ``None``: it outlives its starter. *extra_disks* are images the guest
@@ -118,8 +113,7 @@ class RunningVmm:
     vmm: ProcessId
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """A way to the agent that this process has for itself.
 
     *connect* gives a connected stream socket or raises OSError; it may be called again. *ended* is a descriptor

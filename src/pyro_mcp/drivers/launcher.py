@@ -11,9 +11,8 @@ import select
 import signal
 import socket
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyro_mcp.drivers.base import Launch, RunningVmm
 from pyro_mcp.errors import MachineDied, MachineFault
@@ -31,8 +30,7 @@ SOCKET_BACKLOG = 8
 ANSWER_SECONDS = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class FileUse:
+class FileUse(NamedTuple):
     """A file the VMM gets as a descriptor; *flags* as for open(2).
 
     *lent*: the VMM opens the descriptor's path in /proc/self/fd for writing although it will only read; the launcher
@@ -44,15 +42,13 @@ class FileUse:
     lent: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class SocketUse:
+class SocketUse(NamedTuple):
     """A Unix socket that listens already when the VMM gets its descriptor."""
 
     path: Path
 
 
-@dataclass(frozen=True, slots=True)
-class LogPipe:
+class LogPipe(NamedTuple):
     """A FIFO the VMM writes to, read by the launcher into the bounded log *path* of at most *limit* bytes."""
 
     path: Path
@@ -60,8 +56,7 @@ class LogPipe:
     pipe: Path
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """What the launcher starts: in *argv* the descriptors of *files* are 3, 4, 5, ... in their order.
 
     *namespaces* are made for it (``mount``, ``pid``, ``net``, ``ipc``, ``uts``, ``user``), *cgroups* are directories
@@ -80,8 +75,7 @@ class Command:
     network: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """Who the VMM runs as; ``None`` in place of this: as the caller."""
 
     uid: int

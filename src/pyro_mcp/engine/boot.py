@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pyro_mcp.drivers.base import Driver, Launch, RunningVmm
@@ -34,7 +33,7 @@ def boot(driver: Driver, launch: Launch, *, seconds: float, started: Callable[[R
             return _boot_once(driver, launch, Deadline.after(seconds), started)
         except MachineFault as error:
             # The last attempt talks on the console: evidence, should it fail, too.
-            launch = replace(launch, debug_console=launch.debug_console or attempt == ATTEMPTS - 1)
+            launch = launch._replace(debug_console=launch.debug_console or attempt == ATTEMPTS - 1)
             if attempt == ATTEMPTS:
                 details = [*error.details, *gather(launch.paths)]
                 raise BootFailed(f"the guest did not come up: {error.cause}", details=details) from error

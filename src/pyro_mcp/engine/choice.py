@@ -4,11 +4,9 @@
 QEMU without. A driver that was asked for by name is taken or refused, never replaced.
 """
 
-import dataclasses
 import functools
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pyro_mcp.config import Settings
 from pyro_mcp.config.settings import DRIVERS
@@ -35,8 +33,7 @@ FETCH_AGAIN_SECONDS = 3600.0  # `auto` does not try an unreachable source at eve
 HARDWARE = ("kvm",)
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A driver and whether it can run a guest here."""
 
     driver: Driver
@@ -53,8 +50,7 @@ def _for_qemu(kvm: KvmReport) -> KvmReport:
     """The verdict for a VMM that opens the device by its path, under its own user id."""
     if not kvm.usable or may_open_kvm():
         return kvm
-    return dataclasses.replace(
-        kvm,
+    return kvm._replace(
         usable=False,
         reason=f"only root may open {KVM_DEVICE}, and QEMU does not run as root",
         remedy=f"Give {KVM_DEVICE} to a group (usually kvm) that may read and write it.",

@@ -6,8 +6,8 @@ import sqlite3
 import threading
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pyro_mcp.errors import Busy, NoSpace, StorageFault
 from pyro_mcp.host.files import private_directory
@@ -29,8 +29,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 SCHEMA = len(MIGRATIONS)
 
 
-@dataclass(frozen=True, slots=True)
-class _Opened:
+class _Opened(NamedTuple):
     """A connection, the process that may use it (SQLite: not one that was forked off), and the file it is to."""
 
     connection: sqlite3.Connection

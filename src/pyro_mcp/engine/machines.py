@@ -3,8 +3,8 @@
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from pyro_mcp.config import Settings
 from pyro_mcp.drivers.base import Driver, Launch, RunningVmm
@@ -50,8 +50,7 @@ DESTROY_SECONDS = 15.0
 POWEROFF_SECONDS = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(NamedTuple):
     """What every part of the engine works with."""
 
     paths: Paths
@@ -264,7 +263,7 @@ class Machines:
         try:
             with stage("prepare"):
                 copy_sparse(found.snapshot.scratch, scratch)
-            launch = replace(kind.launch, resume_from=found.snapshot)
+            launch = kind.launch._replace(resume_from=found.snapshot)
             running = resume(kind.driver, launch, seconds=self._context.settings.boot_timeout, started=on_record)
         except PyroError as error:
             scratch.unlink(missing_ok=True)

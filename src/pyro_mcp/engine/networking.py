@@ -5,7 +5,6 @@ around its policy. A template is made of a machine with the same devices and no 
 """
 
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pyro_mcp.drivers.base import Launch, LaunchNetwork
@@ -65,7 +64,7 @@ def for_template(launch: Launch, uplink: "Uplink | None") -> Launch:
     from pyro_mcp.network.wiring import mac_of, unconnected
 
     plan = unconnected(launch.paths, uplink)
-    return replace(launch, network=LaunchNetwork(plan, mac_of(launch.machine_id)))
+    return launch._replace(network=LaunchNetwork(plan, mac_of(launch.machine_id)))
 
 
 def make_room(launch: Launch) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pyro_mcp.guest.capture import CaptureSinks
 from pyro_mcp.guest.control import Control
@@ -61,8 +62,7 @@ class Tee:
         self._io.captured.on_lost(stdout, stderr)
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """The end of a command. *causes* as in docs/protocol.md; *error* says why it could not be started."""
 
     exit_code: int

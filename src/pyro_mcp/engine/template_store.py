@@ -13,9 +13,8 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pyro_mcp.drivers.base import Snapshot
 from pyro_mcp.errors import PyroError
@@ -37,8 +36,7 @@ REASON_MOST = 1000
 Stage = Literal["make", "resume"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Failure:
+class _Failure(NamedTuple):
     """What is remembered of failures: how often in a row, and what went wrong last."""
 
     stage: Stage
@@ -52,8 +50,7 @@ class _Failure:
         return min(AGAIN_SECONDS * 2 ** (waits - 1), AGAIN_SECONDS_MOST) if waits > 0 else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(NamedTuple):
     """A template that was just verified."""
 
     key: str

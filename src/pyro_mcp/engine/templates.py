@@ -8,8 +8,8 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pyro_mcp.config import Settings
 from pyro_mcp.drivers.base import Driver, Launch, RunningVmm
@@ -46,8 +46,7 @@ WARM_UP = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(NamedTuple):
     """A machine as templates see it: what it is started from. *launch* is that of the machine at hand.
 
     *uplink*: what its way out is made of; a template has none.
@@ -188,8 +187,7 @@ class Templates:
             running=None,
         ).moved("starting")
         files = self._paths.machine(record.machine_id)
-        launch = replace(
-            kind.launch,
+        launch = kind.launch._replace(
             machine_id=record.machine_id,
             paths=files,
             owner=record.owner,

@@ -4,8 +4,7 @@ import difflib
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pyro_mcp import __version__
 from pyro_mcp.errors import InvalidRequest, UnknownEnvironment
@@ -19,8 +18,7 @@ NAME = re.compile(rf"{COMPONENT}(?:/{COMPONENT})*(?::[A-Za-z0-9_][A-Za-z0-9._-]{
 NAME_LENGTH_MOST = 255
 
 
-@dataclass(frozen=True, slots=True)
-class OciName:
+class OciName(NamedTuple):
     """The image of an OCI registry that an environment is made of. *reference* is a tag or a digest."""
 
     registry: str
@@ -28,8 +26,7 @@ class OciName:
     reference: str
 
 
-@dataclass(frozen=True, slots=True)
-class CatalogEntry:
+class CatalogEntry(NamedTuple):
     """One environment. *packages* are promised to be there, *include* is added to Debian's minimal set.
 
     *root_mib* and *image_mib* are generous estimates of the disk space the unpacked root and the image need.

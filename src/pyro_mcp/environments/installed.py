@@ -1,8 +1,7 @@
 """What an installed environment is to those who use it."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pyro_mcp.model import EnvironmentRecord
 
@@ -10,8 +9,7 @@ if TYPE_CHECKING:
     from pyro_mcp.environments.oci.config import ImageConfig
 
 
-@dataclass(frozen=True, slots=True)
-class Installed:
+class Installed(NamedTuple):
     """An installed environment.
 
     *rootfs* is the read-only squashfs image, *digest* its SHA-256 in hex (no prefix), *source* where it came from
@@ -29,8 +27,7 @@ class Installed:
     config: "ImageConfig | None" = None
 
 
-@dataclass(frozen=True, slots=True)
-class Kernel:
+class Kernel(NamedTuple):
     """The kernel that machines are started with: an uncompressed ELF file, and what uname(1) -r says of it."""
 
     path: Path

@@ -2,13 +2,12 @@
 
 import math
 import time
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pyro_mcp.errors import OperationFailed
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
+class Deadline(NamedTuple):
     """A point on the monotonic clock, in seconds; ``math.inf`` never comes."""
 
     at: float

@@ -8,8 +8,8 @@ import os
 import signal
 import stat
 import sys
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pyro_mcp.errors import HostFault
 from pyro_mcp.host import facts, proc
@@ -30,8 +30,7 @@ LOAD = "Load the module: `sudo modprobe kvm_intel` or `kvm_amd`; a container nee
 EMULATED = "Nothing need be done: machines run under QEMU's software emulation, which is slower."
 
 
-@dataclass(frozen=True, slots=True)
-class KvmReport:
+class KvmReport(NamedTuple):
     """The verdict. *reason* says why it is not usable (empty when it is), *remedy* what to do about that."""
 
     exists: bool

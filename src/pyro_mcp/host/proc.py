@@ -8,9 +8,8 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 from pyro_mcp.errors import HostFault, ProgramFailed, ProgramMissing
 from pyro_mcp.host.deadline import Deadline
@@ -35,8 +34,7 @@ INHERITED = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Completed:
+class Completed(NamedTuple):
     """A program that ended: exit status (negative: killed by that signal), and what it wrote, each to its limit."""
 
     argv: tuple[str, ...]

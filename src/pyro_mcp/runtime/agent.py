@@ -3,8 +3,8 @@
 import hashlib
 import os
 import stat
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pyro_mcp.errors import RuntimeBroken
 from pyro_mcp.host.files import storage
@@ -15,8 +15,7 @@ AGENT_MOST = 64 << 20
 REMEDY = "In a checkout run `make setup`, which compiles the agent; else install the package again."
 
 
-@dataclass(frozen=True, slots=True)
-class Agent:
+class Agent(NamedTuple):
     """The binary as it was read: its digest (64 hex digits), and what tells later that it is that file."""
 
     path: Path

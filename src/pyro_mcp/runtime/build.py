@@ -6,8 +6,9 @@ needs no network. What is being made has a name that starts with ``.partial-`` a
 next builder removes it.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 from pyro_mcp.config import Settings
 from pyro_mcp.errors import PyroError
@@ -21,8 +22,7 @@ from pyro_mcp.runtime.manifest import DIGEST, INDEX, Runtime, load, reason_not_i
 from pyro_mcp.runtime.recipe import RECIPE
 
 
-@dataclass(frozen=True, slots=True)
-class RuntimeReport:
+class RuntimeReport(NamedTuple):
     """What doctor shows. *state* is ``ready``, or built at next use: ``absent``, ``stale``, ``damaged``."""
 
     state: str

@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pyro_mcp.errors import PyroError, RuntimeBroken
 from pyro_mcp.host.files import read_json, sha256_file
@@ -44,8 +44,7 @@ class Identity:
         return cls(value["size"], value["mtime_ns"], value["inode"])
 
 
-@dataclass(frozen=True, slots=True)
-class Runtime:
+class Runtime(NamedTuple):
     """What a VMM needs to boot a guest. *digest* (64 hex digits) names all it was built from."""
 
     kernel: Path  # an uncompressed ELF vmlinux

@@ -1,7 +1,6 @@
 """``Pyro``: everything pyro does, for programs. Synchronous and thread-safe; results are plain dictionaries."""
 
 import copy
-import dataclasses
 import importlib
 import threading
 from pathlib import Path
@@ -247,4 +246,4 @@ def _chosen(settings: Settings, backend_name: str | None, max_active_vms: int | 
         changes["driver"] = backend_name
     if max_active_vms is not None:
         changes["max_active_vms"] = check_between("max_active_vms", max_active_vms, (0, ACTIVE_MOST))
-    return dataclasses.replace(settings, **changes)
+    return settings._replace(**changes)

@@ -1,7 +1,6 @@
 """A bench for drivers: machines below a directory of a test's own, started by the driver itself, without records."""
 
 import contextlib
-import dataclasses
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -108,7 +107,7 @@ class Bench:
             deadline_unix_ms=0,
         )
         try:
-            yield dataclasses.replace(launch, **changes)  # type: ignore[arg-type]  # the tests' changes are fields
+            yield launch._replace(**changes)  # type: ignore[arg-type]  # the tests' changes are fields
             gone = until(lambda: not leftovers(launch), Deadline.after(SETTLE_SECONDS))
             expect(gone, f"left behind: {leftovers(launch)}")
         finally:

@@ -6,7 +6,6 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from pyro_mcp.drivers.base import Launch
@@ -75,7 +74,7 @@ def is_survived(bench: Bench, hostile: Path, behaviour: str) -> None:
     """Start it, talk to it as the engine does, and check what that cost: time, memory, disk; then end it."""
     target = bench.paths.state / f"initramfs-{behaviour}.cpio"
     with bench.prepared() as good:
-        launch = replace(good, initramfs=with_hostile_agent(good.initramfs, hostile, behaviour, target))
+        launch = good._replace(initramfs=with_hostile_agent(good.initramfs, hostile, behaviour, target))
         me = ProcessId.current()
         memory = resident_mib(me)
         with _started(bench, launch) as machine:

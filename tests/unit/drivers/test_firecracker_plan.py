@@ -51,11 +51,11 @@ def launch(*, vcpu_count: int = 1, debug_console: bool = False, machine_id: str 
 
 def resumed() -> Launch:
     found = Snapshot(Path("/templates/t/state"), Path("/templates/t/memory"), Path("/templates/t/scratch"), "")
-    return replace(launch(), resume_from=found)
+    return launch()._replace(resume_from=found)
 
 
 def networked() -> Launch:
-    return replace(launch(), network=LaunchNetwork({"tap": "tap0"}, "060001234567"))
+    return launch()._replace(network=LaunchNetwork({"tap": "tap0"}, "060001234567"))
 
 
 def cgroup(version: int) -> Cgroup | None:
@@ -79,7 +79,7 @@ REQUESTS: dict[str, tuple[Launch, Version]] = {
     "firecracker-requests-1.12.1": (launch(), (1, 12, 1)),
     "firecracker-requests-1.16.1-debug": (launch(vcpu_count=2, debug_console=True), (1, 16, 1)),
     "firecracker-requests-network": (networked(), (1, 12, 1)),
-    "firecracker-requests-template": (replace(launch(), keep_memory_in=Path("/templates/t/memory")), (1, 12, 1)),
+    "firecracker-requests-template": (launch()._replace(keep_memory_in=Path("/templates/t/memory")), (1, 12, 1)),
 }
 
 

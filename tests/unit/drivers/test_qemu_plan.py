@@ -1,7 +1,6 @@
 """QEMU's command line, compared with golden files: ``PYRO_UPDATE_GOLDEN=1 pytest tests/unit/drivers`` rewrites them."""
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,11 +40,11 @@ CASES = {
     "qemu-tcg": (launch(), "tcg", 2596134),
     "qemu-tcg-unknown-tsc": (launch(), "tcg", None),
     "qemu-kvm-two-cpus": (launch(vcpu_count=2), "kvm", None),
-    "qemu-tcg-template": (replace(launch(), keep_memory_in=SNAPSHOT.memory), "tcg", 2596134),
-    "qemu-tcg-resume": (replace(launch(), resume_from=SNAPSHOT), "tcg", 2596134),
+    "qemu-tcg-template": (launch()._replace(keep_memory_in=SNAPSHOT.memory), "tcg", 2596134),
+    "qemu-tcg-resume": (launch()._replace(resume_from=SNAPSHOT), "tcg", 2596134),
     "qemu-tcg-debug": (launch(debug_console=True), "tcg", 2596134),
-    "qemu-tcg-network": (replace(launch(), network=NETWORK), "tcg", 2596134),
-    "qemu-tcg-extra-disk": (replace(launch(), extra_disks=(Path("/cache/extra.squashfs"),)), "tcg", 2596134),
+    "qemu-tcg-network": (launch()._replace(network=NETWORK), "tcg", 2596134),
+    "qemu-tcg-extra-disk": (launch()._replace(extra_disks=(Path("/cache/extra.squashfs"),)), "tcg", 2596134),
 }
 
 
@@ -97,7 +96,7 @@ def test_machines_of_one_kind_have_one_layout_whatever_their_names_are() -> None
         command = plan(nameless(request), program="/bin/sh", accelerator="tcg", tsc_khz=1)
         return layout(command, "cpu")
 
-    other = replace(launch(), machine_id="ffffffffffff", paths=MachinePaths(Path("/state/machines/ffffffffffff")))
+    other = launch()._replace(machine_id="ffffffffffff", paths=MachinePaths(Path("/state/machines/ffffffffffff")))
     assert of(launch()) == of(other) == of(CASES["qemu-tcg-resume"][0])
     assert of(launch()) != of(launch(vcpu_count=2))
 

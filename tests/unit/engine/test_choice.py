@@ -1,7 +1,6 @@
 """The choice of a driver, over every kind of host: with and without KVM, Firecracker, QEMU and a network."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -149,7 +148,7 @@ def test_a_machine_made_for_hardware_does_not_start_where_that_is_gone(host: Hos
 
 def test_the_settings_decide_for_auto_only(host: Host) -> None:
     host.kvm, host.vmm = USABLE, VMM
-    settings = replace(SETTINGS, driver="qemu")
+    settings = SETTINGS._replace(driver="qemu")
     assert choice.choose(host.paths, settings, "auto").capabilities.name == "qemu"
     assert choice.choose(host.paths, settings, "firecracker").capabilities.name == "firecracker"
 

@@ -91,18 +91,18 @@ def store(paths: Paths) -> TemplateStore:
 
 def test_the_key_is_the_same_for_two_machines_of_one_kind(paths: Paths) -> None:
     one = kind(paths)
-    other = replace(one, record=replace(one.record, machine_id="ffffffffffff", created_at=9.0))
+    other = one._replace(record=replace(one.record, machine_id="ffffffffffff", created_at=9.0))
     assert one.key(LAYOUT) == other.key(LAYOUT)
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda one: replace(one, environment_digest="d" * 64),
-        lambda one: replace(one, runtime_digest="d" * 64),  # another kernel, module set or agent
-        lambda one: replace(one, launch=replace(one.launch, vcpu_count=2)),
-        lambda one: replace(one, launch=replace(one.launch, mem_mib=512)),
-        lambda one: replace(one, record=replace(one.record, disk_mib=512)),
+        lambda one: one._replace(environment_digest="d" * 64),
+        lambda one: one._replace(runtime_digest="d" * 64),  # another kernel, module set or agent
+        lambda one: one._replace(launch=one.launch._replace(vcpu_count=2)),
+        lambda one: one._replace(launch=one.launch._replace(mem_mib=512)),
+        lambda one: one._replace(record=replace(one.record, disk_mib=512)),
     ],
 )
 def test_the_key_changes_with_all_that_a_snapshot_depends_on(paths: Paths, change: Callable[[Kind], Kind]) -> None:

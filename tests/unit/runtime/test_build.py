@@ -1,7 +1,6 @@
 """The runtime is built once, used while it is intact, and never used when it is not."""
 
 import contextlib
-import dataclasses
 import json
 import os
 import shutil
@@ -214,7 +213,7 @@ def test_without_a_kernel_and_a_source_the_remedy_names_the_setting(
     paths: Paths, agent: Path, settings: Settings, tmp_path: Path
 ) -> None:
     shutil.rmtree(paths.runtimes)
-    settings = dataclasses.replace(settings, debian_mirror=f"file://{tmp_path}/no archive")
+    settings = settings._replace(debian_mirror=f"file://{tmp_path}/no archive")
     with pytest.raises(EnvironmentFault) as caught:
         made(paths, settings, agent)
     assert "PYRO_DEBIAN_MIRROR" in caught.value.remedy

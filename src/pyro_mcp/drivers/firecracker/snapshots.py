@@ -8,7 +8,7 @@ snapshot would write (and flush) every byte of guest memory.
 import hashlib
 import json
 import os
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from pyro_mcp.drivers.base import Launch, Snapshot
@@ -30,13 +30,12 @@ MODE = 0o444
 
 def layout(launch: Launch, vmm: Vmm, cpu: str) -> str:
     """The digest of what a snapshot depends on: the requests, the VMM, the processor *cpu*."""
-    nameless = replace(
-        launch,
+    nameless = launch._replace(
         machine_id=NAMELESS,
         paths=MachinePaths(NOWHERE),
         resume_from=None,
         keep_memory_in=NOWHERE,
-        network=replace(launch.network, plan={}, mac=NAMELESS) if launch.network else None,
+        network=launch.network._replace(plan={}, mac=NAMELESS) if launch.network else None,
     )
     requests = [asdict(request) for request in boot_requests(nameless, vmm.capabilities)]
     parts = [requests, vmm.digests, vmm.capabilities.snapshot_format, vmm.capabilities.text, cpu]

@@ -4,7 +4,6 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 
 from pyro_mcp.drivers import launcher
 from pyro_mcp.drivers.base import Availability, Capabilities, Launch, Lines, RunningVmm, Snapshot, Started
@@ -110,4 +109,4 @@ def networked(command: launcher.Command, launch: Launch) -> launcher.Command:
     if launch.network is None:
         return command
     namespaces = ("net",) if os.geteuid() == 0 else ("user", "net")
-    return replace(command, namespaces=namespaces, network=launch.network.told(owner=None))
+    return command._replace(namespaces=namespaces, network=launch.network.told(owner=None))

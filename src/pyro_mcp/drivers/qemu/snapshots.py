@@ -8,7 +8,6 @@ no program (``spawn=deny``) and opens no path of ours.
 import hashlib
 import os
 import socket
-from dataclasses import replace
 from pathlib import Path
 
 from pyro_mcp.drivers.base import Launch, RunningVmm, Snapshot, Started
@@ -111,9 +110,8 @@ def _told_to_load(paths: MachinePaths, source: Snapshot, deadline: Deadline) -> 
 
 def nameless(launch: Launch) -> Launch:
     """The launch without what is one machine's own."""
-    network = replace(launch.network, plan={}, mac=NAMELESS) if launch.network else None
-    return replace(
-        launch,
+    network = launch.network._replace(plan={}, mac=NAMELESS) if launch.network else None
+    return launch._replace(
         machine_id=NAMELESS,
         paths=MachinePaths(NOWHERE),
         resume_from=None,

@@ -5,7 +5,7 @@ a misspelt one must not fetch whatever somebody has put under it on the internet
 """
 
 import re
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from pyro_mcp.errors import InvalidRequest
 
@@ -24,8 +24,7 @@ HUB_NAMES = (DOCKER_HUB, "index.docker.io", HUB_API, "registry.hub.docker.com")
 REMEDY = "Name the image with its registry, for instance docker.io/library/debian:12-slim or ghcr.io/owner/name:tag."
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(NamedTuple):
     """An image of a registry: by *tag*, or by *digest* (``sha256:`` and 64 hex digits), one of the two."""
 
     registry: str
@@ -45,7 +44,7 @@ class Reference:
 
     def at(self, digest: str) -> "Reference":
         """The same repository, by *digest*."""
-        return replace(self, tag="", digest=digest)
+        return self._replace(tag="", digest=digest)
 
 
 def names_a_registry(text: str) -> bool:

@@ -1,7 +1,6 @@
 """The lab's root filesystem: one more environment, made by our own bootstrap and kept in a cache of its own."""
 
 import hashlib
-from dataclasses import replace
 from pathlib import Path
 
 from pyro_mcp.config import Settings
@@ -48,7 +47,7 @@ ENTRY = CatalogEntry(
 
 def ensure_rootfs(paths: Paths, settings: Settings, progress: Progress, deadline: Deadline) -> Path:
     """The lab's squashfs image, made by the first caller (a minute) and kept. Raises what an installation raises."""
-    cache = Cache(replace(paths, environments=private_directory(paths.lab) / "environments"))
+    cache = Cache(paths._replace(environments=private_directory(paths.lab) / "environments"))
     found = cache.find(ENTRY)
     if found is None:
         progress.phase("lab-rootfs", environment=ENTRY.name)
