@@ -1,5 +1,8 @@
 """The choice of a driver, over every kind of host: with and without KVM, Firecracker, QEMU and a network."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -173,3 +176,36 @@ def test_the_survey_fetches_nothing_and_names_every_driver(host: Host) -> None:
 def test_kvm_that_only_root_may_open_is_not_for_qemu_under_its_own_user(host: Host) -> None:
     host.kvm, host.kvm_for_all = USABLE, False
     assert host.choose("qemu") == "qemu tcg"
+
+
+# Chooses on this host as it is, twice, and prints what each time was started, connected to, or opened of KVM; at the
+# end the same for a program that is started, which shows that nothing escapes the hook.
+AUDITED = """
+import json, sys
+from pyro_mcp.config import load
+from pyro_mcp.engine import choice
+from pyro_mcp.host import proc
+from pyro_mcp.host.deadline import Deadline
+from pyro_mcp.paths import Paths
+seen = []
+WORK = {"subprocess.Popen", "os.posix_spawn", "os.fork", "os.forkpty", "os.exec", "socket.connect"}
+def hook(event, arguments):
+    if event in WORK or (event == "open" and "/dev/kvm" in str(arguments[0])):
+        seen.append(event)
+sys.addaudithook(hook)
+rounds = []
+for _ in range(2):
+    seen.clear()
+    name = choice.choose(Paths.of_user(), load({}), "auto").capabilities.name
+    rounds.append([name, list(seen)])
+seen.clear()
+proc.run(["true"], Deadline.after(60))
+print(json.dumps([*rounds, list(seen)]))
+"""
+
+
+def test_auto_tries_kvm_once_and_then_chooses_without_starting_or_asking_anything(paths: Paths) -> None:
+    done = subprocess.run([sys.executable, "-c", AUDITED], capture_output=True, check=True, timeout=120)
+    (name, _), again, started = json.loads(done.stdout)
+    assert again == [name, []]
+    assert started
