@@ -47,6 +47,9 @@ DOCUMENTED: dict[str, tuple[set[str], set[str]]] = {
         },
     ),
 }
+# The bodies within bodies.
+BUCKET: tuple[set[str], set[str]] = ({"size", "refill_time"}, {"one_time_burst"})
+LIMITER = {"bandwidth", "ops"}
 LATER = {
     "/balloon": {"free_page_hinting", "free_page_reporting"},
     "/snapshot/load": {"track_dirty_pages", "vsock_override", "clock_realtime"},
@@ -80,3 +83,25 @@ def test_each_request_has_the_documented_keys_only_and_all_that_are_required(ver
 def test_every_kind_of_request_was_looked_at() -> None:
     asked = {place(request.path) for version in ((1, 12, 1), (1, 16, 1)) for request in everything(version)}
     assert DOCUMENTED.keys() == asked
+
+
+def limiters(body: dict[str, Any]) -> list[dict[str, Any]]:
+    return [value for key, value in body.items() if key.endswith("rate_limiter")]
+
+
+@pytest.mark.parametrize("version", [(1, 12, 1), (1, 16, 1)])
+def test_limits_of_rates_have_the_documented_keys_too(version: Version) -> None:
+    found = [one for request in everything(version) for one in limiters(request.body or {})]
+    assert found
+    for limiter in found:
+        assert limiter.keys() <= LIMITER
+        for bucket in limiter.values():
+            assert BUCKET[0] <= bucket.keys() <= BUCKET[0] | BUCKET[1]
+            assert all(type(number) is int and number > 0 for number in bucket.values())
+
+
+@pytest.mark.parametrize("version", [(1, 12, 1), (1, 16, 1)])
+def test_the_entropy_device_has_a_limit(version: Version) -> None:
+    bodies = [request.body or {} for request in everything(version) if request.path == "/entropy"]
+    assert bodies
+    assert all(body["rate_limiter"]["bandwidth"]["size"] > 0 for body in bodies)

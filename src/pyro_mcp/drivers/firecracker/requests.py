@@ -18,6 +18,8 @@ GUEST_CID = 3  # the same for every machine: the Unix socket tells them apart
 ROOTFS_DRIVE = "rootfs"
 SCRATCH_DRIVE = "scratch"
 NIC = "eth0"
+# As for QEMU: plenty for seeding generators, and a guest that only reads it costs the host nothing to speak of.
+ENTROPY_BYTES, ENTROPY_MS = 64 << 10, 1000
 TAP = "tap0"  # the same in every machine's namespace, and so in every snapshot
 
 
@@ -49,7 +51,7 @@ def _boot(launch: Launch, capabilities: VmmCapabilities) -> Iterator[Request]:
     if launch.network is not None:
         yield _put(f"/network-interfaces/{NIC}", iface_id=NIC, guest_mac=launch.network.colons, host_dev_name=TAP)
     if capabilities.entropy:
-        yield _put("/entropy")
+        yield _put("/entropy", rate_limiter={"bandwidth": {"size": ENTROPY_BYTES, "refill_time": ENTROPY_MS}})
     if capabilities.balloon:
         yield _balloon(capabilities)
     yield _action("InstanceStart")
