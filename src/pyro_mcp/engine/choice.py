@@ -6,6 +6,7 @@ QEMU without. A driver that was asked for by name is taken or refused, never rep
 
 import functools
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pyro_mcp.config import Settings
@@ -43,7 +44,13 @@ class Candidate(NamedTuple):
 def qemu(paths: Paths) -> tuple[QemuDriver, KvmReport]:
     """The QEMU driver of this host, and the verdict on KVM it rests on."""
     kvm = probe(paths, Deadline.after(PROBE_SECONDS))
-    return QemuDriver(_for_qemu(kvm), lambda: tsc_khz(paths, AGENT)), kvm
+    return QemuDriver(_for_qemu(kvm), lambda: tsc_khz(paths, AGENT), functools.partial(_in_parallel, paths)), kvm
+
+
+def _in_parallel(paths: Paths, program: Path) -> bool:
+    from pyro_mcp.drivers.qemu.version import emulates_in_parallel
+
+    return emulates_in_parallel(paths, program)
 
 
 def _for_qemu(kvm: KvmReport) -> KvmReport:

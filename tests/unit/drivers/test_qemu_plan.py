@@ -40,6 +40,7 @@ CASES = {
     "qemu-tcg": (launch(), "tcg", 2596134),
     "qemu-tcg-unknown-tsc": (launch(), "tcg", None),
     "qemu-kvm-two-cpus": (launch(vcpu_count=2), "kvm", None),
+    "qemu-tcg-two-cpus": (launch(vcpu_count=2), "tcg", 2596134),
     "qemu-tcg-template": (launch()._replace(keep_memory_in=SNAPSHOT.memory), "tcg", 2596134),
     "qemu-tcg-resume": (launch()._replace(resume_from=SNAPSHOT), "tcg", 2596134),
     "qemu-tcg-debug": (launch(debug_console=True), "tcg", 2596134),
@@ -58,6 +59,16 @@ def test_the_plan_is_the_golden_one(name: str) -> None:
     if os.environ.get("PYRO_UPDATE_GOLDEN"):
         golden.write_text(text)
     assert text == golden.read_text()
+
+
+def test_several_processors_are_emulated_at_the_same_time_only_where_that_is_safe() -> None:
+    def threads(vcpu_count: int, *, in_parallel: bool) -> str:
+        request = launch(vcpu_count=vcpu_count)
+        command = plan(request, program="qemu", accelerator="tcg", tsc_khz=None, in_parallel=in_parallel)
+        return command.argv[command.argv.index("-accel") + 1]
+
+    assert threads(2, in_parallel=False) == "tcg,thread=single"
+    assert threads(2, in_parallel=True) == "tcg,thread=multi"
 
 
 def test_every_descriptor_of_the_plan_is_used_by_the_command_line() -> None:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 from pyro_mcp.drivers import launcher
 from pyro_mcp.drivers.base import Availability, Capabilities, Launch, Lines, RunningVmm, Snapshot, Started
@@ -23,11 +24,17 @@ STOP_SECONDS = 10.0
 
 
 class QemuDriver:
-    """Machines under QEMU: with KVM where *kvm* says that it works, else in plain software emulation."""
+    """Machines under QEMU: with KVM where *kvm* says that it works, else in plain software emulation.
 
-    def __init__(self, kvm: KvmReport, tsc_khz: Callable[[], int | None]) -> None:
+    *in_parallel*: whether the program at a path may emulate several processors at the same time; asked when it matters.
+    """
+
+    def __init__(
+        self, kvm: KvmReport, tsc_khz: Callable[[], int | None], in_parallel: Callable[[Path], bool] = lambda _: False
+    ) -> None:
         self._kvm = kvm
         self._tsc_khz = tsc_khz
+        self._in_parallel = in_parallel
 
     @property
     def capabilities(self) -> Capabilities:
@@ -83,11 +90,13 @@ class QemuDriver:
         snapshots.save(launch, target, deadline)
 
     def _plan(self, launch: Launch) -> launcher.Command:
+        program, emulated = find(PROGRAM), not self._kvm.usable
         return plan(
             launch,
-            program=find(PROGRAM),
+            program=program,
             accelerator=self.accelerator,
-            tsc_khz=None if self._kvm.usable else self._tsc_khz(),
+            tsc_khz=self._tsc_khz() if emulated else None,
+            in_parallel=emulated and launch.vcpu_count > 1 and self._in_parallel(Path(program)),
         )
 
     def lines(self, paths: MachinePaths, running: RunningVmm) -> Lines:

@@ -29,10 +29,13 @@ class _Files:
         return FIRST_DESCRIPTOR + len(self.uses) - 1
 
 
-def plan(launch: Launch, *, program: str, accelerator: str, tsc_khz: int | None) -> Command:
-    """The command line for *launch* on *accelerator* (``kvm`` or ``tcg``)."""
+def plan(launch: Launch, *, program: str, accelerator: str, tsc_khz: int | None, in_parallel: bool = False) -> Command:
+    """The command line for *launch* on *accelerator* (``kvm`` or ``tcg``).
+
+    *in_parallel*: under ``tcg`` several processors may run at the same time (``version.emulates_in_parallel``).
+    """
     files = _Files()
-    argv = [program, *_machine(launch, accelerator), *_memory(launch, files)]
+    argv = [program, *_machine(launch, accelerator, in_parallel=in_parallel), *_memory(launch, files)]
     if launch.resume_from is None:
         argv += _kernel(launch, files, accelerator, tsc_khz)
     else:
@@ -49,7 +52,7 @@ def plan(launch: Launch, *, program: str, accelerator: str, tsc_khz: int | None)
     return Command(tuple(argv), tuple(files.uses))
 
 
-def _machine(launch: Launch, accelerator: str) -> Iterator[str]:
+def _machine(launch: Launch, accelerator: str, *, in_parallel: bool) -> Iterator[str]:
     yield from ("-name", f"pyro-{launch.machine_id}")
     yield from ("-no-user-config", "-nodefaults", "-display", "none", "-no-reboot")
     yield from ("-sandbox", SANDBOX)
@@ -57,7 +60,8 @@ def _machine(launch: Launch, accelerator: str) -> Iterator[str]:
     # without it TCG boots 1.5 s slower.
     memory = ",memory-backend=mem" if launch.resume_from or launch.keep_memory_in else ""
     yield from ("-machine", f"microvm,acpi=on{memory}")
-    yield from ("-accel", "kvm" if accelerator == "kvm" else "tcg,thread=multi")
+    threads = "multi" if in_parallel or launch.vcpu_count == 1 else "single"
+    yield from ("-accel", "kvm" if accelerator == "kvm" else f"tcg,thread={threads}")
     yield from ("-cpu", "host" if accelerator == "kvm" else EMULATED_CPU)
     yield from ("-smp", str(launch.vcpu_count), "-m", f"{launch.mem_mib}M")
 
