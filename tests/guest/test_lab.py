@@ -1,5 +1,9 @@
 """The lab's machine. What runs in it is in tests/lab; ``make lab`` runs that."""
 
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +17,7 @@ from pyro_mcp.testing.lab.session import opened, prepare
 
 ROOT = Path(__file__).parents[2]
 LIFE_SECONDS = 600.0
+END_SECONDS = 60.0  # less than it waits for results of a lab that answers
 
 pytestmark = pytest.mark.guest
 
@@ -34,3 +39,24 @@ def test_kvm_opens_for_root_and_for_a_normal_user(lab: LabMachine) -> None:
     for user, uid in (("", "0"), ("dev", "1000")):
         said = lab.output("id -u; exec 3<>/dev/kvm && echo open; ls /lab", user=user)
         assert said.split() == [uid, "open", "cache", "mtimes.json", "site"]
+
+
+def children(pid: int) -> list[int]:
+    return [int(word) for path in Path(f"/proc/{pid}/task").glob("*/children") for word in path.read_text().split()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_told_to_end_takes_down_a_lab_that_stands_still(
+    shared_cache: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    results = tmp_path / "results"
+    argv = [sys.executable, "scripts/lab.py", "--cache", str(shared_cache), "--results", str(results), "--user", "root"]
+    with subprocess.Popen([*argv, "--command", "echo there; sleep 1000"], cwd=ROOT, stdout=subprocess.PIPE) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == b"there\n"
+        (launcher,) = children(run.pid)
+        (vmm,) = children(launcher)
+        os.kill(vmm, signal.SIGSTOP)
+        run.send_signal(number)
+        assert run.wait(END_SECONDS) == 128 + number
+    assert not any(Path(f"/proc/{pid}").exists() for pid in (launcher, vmm))

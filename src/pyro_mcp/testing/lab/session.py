@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shlex
+import sys
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -62,6 +63,8 @@ exec tar -C {CHECKOUT} --no-same-owner -xf -
 """
 # The checkout is not the users' to write to; Hypothesis takes many seconds to load on an emulated CPU.
 PLUGINS = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
+# A line for each test, begun with its name before it runs: where a lab stands still, it shows in which.
+LINES = ("-v", "-o", "console_output_style=times")
 SETTLE = f"exec python3 -m pyro_mcp.testing.lab.inside {' '.join(user or 'root' for user in USERS.values())}"
 
 
@@ -142,7 +145,7 @@ def run(paths: Paths, settings: Settings, request: Request, progress: Progress, 
 
 def command_line(arguments: Sequence[str], name: str) -> str:
     """The shell command of the run *name* in the lab."""
-    words = ["python3", "-m", "pytest", *PLUGINS, f"--junit-xml={RESULTS}/{name}/junit.xml", *arguments]
+    words = ["python3", "-m", "pytest", *PLUGINS, *LINES, f"--junit-xml={RESULTS}/{name}/junit.xml", *arguments]
     return f"cd {CHECKOUT} && exec {shlex.join(words)}"
 
 
@@ -162,13 +165,10 @@ def _run(paths: Paths, settings: Settings, request: Request, progress: Progress,
         bring(machine, request.checkout)
         set_up_seconds = round(time.monotonic() - begin, 1)
         deadline = Deadline.after(request.seconds)
-        try:
+        with _collected(machine, request.results):
             for name in request.users:
                 progress.phase("lab-run", user=name)
                 runs.append(_run_one(machine, request, name, deadline, show))
-        finally:
-            with contextlib.suppress(PyroError):  # what went wrong before matters more
-                _collect(machine, request.results)
     ok = bool(runs) and all(row["exit_code"] == 0 for row in runs)
     summary = {"ok": ok, "seconds": round(time.monotonic() - begin, 1), "set_up_seconds": set_up_seconds, "runs": runs}
     with storage(f"writing into {request.results}"):
@@ -218,6 +218,17 @@ def _must(machine: LabMachine, command: str, *, stdin: bytes | None = None) -> N
             remedy="It is a fault of the lab: look at src/pyro_mcp/testing/lab.",
             details=[*sinks.stdout.text().splitlines()[-20:], *sinks.stderr.text().splitlines()[-20:]],
         )
+
+
+@contextlib.contextmanager
+def _collected(machine: LabMachine, results: Path) -> Iterator[None]:
+    """Collect what the block has left, also when it failed. Who is told to end does so at once, without results."""
+    try:
+        yield
+    finally:
+        if not isinstance(sys.exception(), KeyboardInterrupt | SystemExit):
+            with contextlib.suppress(PyroError):  # what went wrong before matters more
+                _collect(machine, results)
 
 
 def _collect(machine: LabMachine, results: Path) -> None:
