@@ -4,6 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pyro_mcp.drivers.firecracker.cgroups import PARENT, ROOT
+from pyro_mcp.host.processes import ProcessId
+
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
@@ -24,6 +27,37 @@ class Baseline:
         """What is there now and should not be."""
         new = [*(_mounts() - self.mounts), *(_devices() - self.devices)]
         return sorted([*new, *(frozenset(_holders(self.roots)) - self.holders)])
+
+
+@dataclass(frozen=True, slots=True)
+class Everything:
+    """The programs, mounts, network devices and cgroups of a whole host, for one on which nobody else works."""
+
+    programs: frozenset[ProcessId]
+    mounts: frozenset[str]
+    devices: frozenset[str]
+    cgroups: frozenset[str]
+
+    @classmethod
+    def now(cls) -> "Everything":
+        """Look now."""
+        cgroups = frozenset(str(path) for path in ROOT.glob(f"**/{PARENT}/*/"))
+        return cls(frozenset(_programs()), _mounts(), _devices(), cgroups)
+
+    def beyond(self, before: "Everything") -> list[str]:
+        """What is here and was not *before*."""
+        new = self.programs - before.programs
+        programs = [f"{one.pid} {_command(Path(f'/proc/{one.pid}'))}" for one in new if one.alive]
+        others = (self.mounts - before.mounts, self.devices - before.devices, self.cgroups - before.cgroups)
+        return sorted([*programs, *frozenset.union(*others)])
+
+
+def _programs() -> Iterator[ProcessId]:
+    """Every process that runs a program: the kernel's own threads, and what has ended, have no command line."""
+    for entry in Path("/proc").iterdir():
+        found = ProcessId.of(int(entry.name)) if entry.name.isdigit() else None
+        if found is not None and _command(entry):
+            yield found
 
 
 def _mounts() -> frozenset[str]:
@@ -59,5 +93,5 @@ def _targets(process: Path) -> Iterator[str]:
 def _command(process: Path) -> str:
     try:
         return (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:200]
-    except OSError:
-        return "(ended)"
+    except OSError:  # it has ended
+        return ""
