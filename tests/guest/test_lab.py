@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from pyro_mcp.config import load
+from pyro_mcp.errors import OperationFailed
+from pyro_mcp.guest.capture import CaptureSinks
 from pyro_mcp.host.progress import Silent
 from pyro_mcp.paths import Paths
 from pyro_mcp.testing.lab.machine import LabMachine
@@ -17,6 +19,7 @@ from pyro_mcp.testing.lab.session import opened, prepare
 
 ROOT = Path(__file__).parents[2]
 LIFE_SECONDS = 600.0
+PATIENCE_SECONDS = 15.0
 END_SECONDS = 60.0  # less than it waits for results of a lab that answers
 
 pytestmark = pytest.mark.guest
@@ -45,18 +48,34 @@ def children(pid: int) -> list[int]:
     return [int(word) for path in Path(f"/proc/{pid}/task").glob("*/children") for word in path.read_text().split()]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_run_that_is_told_to_end_takes_down_a_lab_that_stands_still(
-    shared_cache: Path, tmp_path: Path, number: signal.Signals
-) -> None:
+def stand_still(pid: int) -> int:
+    """Stop the VMM of the lab that the process *pid* has started; its pid."""
+    below = [one for launcher in children(pid) for one in children(launcher)]
+    (vmm,) = [one for one in below if b"qemu-system" in Path(f"/proc/{one}/cmdline").read_bytes()]
+    os.kill(vmm, signal.SIGSTOP)
+    return vmm
+
+
+def test_a_lab_that_stands_still_is_ended_and_that_is_said(home: Paths) -> None:
+    parts, stopped = prepare(home, load(), ROOT, Silent()), []
+
+    def run() -> None:
+        with opened(home, parts, seconds=LIFE_SECONDS, patience=PATIENCE_SECONDS) as machine:
+            stopped.append(stand_still(os.getpid()))
+            machine.run("sleep 1000", seconds=LIFE_SECONDS, sinks=CaptureSinks())
+
+    with pytest.raises(OperationFailed, match="stands still"):
+        run()
+    assert not Path(f"/proc/{stopped[0]}").exists()
+
+
+def test_a_run_that_is_told_to_end_takes_down_even_a_lab_that_stands_still(shared_cache: Path, tmp_path: Path) -> None:
     results = tmp_path / "results"
     argv = [sys.executable, "scripts/lab.py", "--cache", str(shared_cache), "--results", str(results), "--user", "root"]
     with subprocess.Popen([*argv, "--command", "echo there; sleep 1000"], cwd=ROOT, stdout=subprocess.PIPE) as run:
         assert run.stdout is not None
         assert run.stdout.readline() == b"there\n"
-        (launcher,) = children(run.pid)
-        (vmm,) = children(launcher)
-        os.kill(vmm, signal.SIGSTOP)
-        run.send_signal(number)
-        assert run.wait(END_SECONDS) == 128 + number
-    assert not any(Path(f"/proc/{pid}").exists() for pid in (launcher, vmm))
+        vmm = stand_still(run.pid)
+        run.send_signal(signal.SIGTERM)
+        assert run.wait(END_SECONDS) == 128 + signal.SIGTERM
+    assert not Path(f"/proc/{vmm}").exists()

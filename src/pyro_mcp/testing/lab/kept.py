@@ -10,13 +10,13 @@ from pyro_mcp.errors import PyroError
 from pyro_mcp.host.files import read_json, write_json
 from pyro_mcp.host.processes import ProcessId
 from pyro_mcp.paths import MachinePaths, Paths
-from pyro_mcp.testing.lab.machine import LabMachine, Parts, Running, boot_lab
+from pyro_mcp.testing.lab.machine import Parts, Running, boot_lab
 
 KEPT_SECONDS = 4 * 3600.0
 
 
 @contextlib.contextmanager
-def kept(paths: Paths, parts: Parts) -> Iterator[tuple[LabMachine, bool]]:
+def kept(paths: Paths, parts: Parts) -> Iterator[tuple[Running, bool]]:
     """The lab that was kept, or a new one; and whether it is new. One that is made of other parts is ended first.
 
     It is ended when the block fails with an error of pyro's: what is broken is not worth keeping.
@@ -28,7 +28,7 @@ def kept(paths: Paths, parts: Parts) -> Iterator[tuple[LabMachine, bool]]:
         running = boot_lab(paths, parts, seconds=KEPT_SECONDS, owner=None)
         write_json(_record(paths), {"parts": _names(parts), **_processes(running)})
     try:
-        yield running.machine, new
+        yield running, new
     except PyroError:
         drop(paths)
         raise

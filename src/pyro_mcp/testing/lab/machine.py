@@ -80,7 +80,7 @@ class LabMachine:
     """A lab that runs."""
 
     def __init__(self, channels: Channels) -> None:
-        self._channels = channels
+        self.channels = channels
 
     def run(
         self,
@@ -95,7 +95,7 @@ class LabMachine:
         """Run a shell command as *user* (root by default); it is ended after *seconds*."""
         spec = CommandSpec(command, timeout_seconds=seconds, env=dict(env or {}), cwd="/", user=user)
         source = None if stdin is None else BytesStdin(stdin)
-        with self._channels.open(Deadline.after(LINE_SECONDS)) as session:
+        with self.channels.open(Deadline.after(LINE_SECONDS)) as session:
             return execute(
                 session, spec, new_job(), sinks=sinks, stdin=source, deadline=Deadline.after(seconds + MARGIN)
             )

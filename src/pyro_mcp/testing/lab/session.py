@@ -28,6 +28,7 @@ from pyro_mcp.testing.lab.checkout import archive
 from pyro_mcp.testing.lab.guest_kernel import ensure_initramfs
 from pyro_mcp.testing.lab.kept import kept
 from pyro_mcp.testing.lab.machine import LabMachine, Parts, StreamSinks, boot_lab
+from pyro_mcp.testing.lab.pulse import PATIENCE_SECONDS, pulse
 from pyro_mcp.testing.lab.rootfs import ensure_rootfs
 from pyro_mcp.testing.lab.site import ensure_site
 from pyro_mcp.testing.lab.supplies import BUNDLE, contents, ensure_disk
@@ -103,22 +104,29 @@ def prepare(paths: Paths, settings: Settings, checkout: Path, progress: Progress
 
 
 @contextlib.contextmanager
-def opened(paths: Paths, parts: Parts, *, seconds: float, keep_logs: Path | None = None) -> Iterator[LabMachine]:
-    """A new lab with supplies and users, ended when the block is left; its logs are then in *keep_logs*."""
+def opened(
+    paths: Paths, parts: Parts, *, seconds: float, keep_logs: Path | None = None, patience: float = PATIENCE_SECONDS
+) -> Iterator[LabMachine]:
+    """A new lab with supplies and users, ended when the block is left; its logs are then in *keep_logs*.
+
+    *patience*: see ``pulse``.
+    """
     running = boot_lab(paths, parts, seconds=seconds, owner=ProcessId.current(), keep_logs=keep_logs)
     with contextlib.ExitStack() as stack:
         stack.callback(running.end, keep_logs)
         set_up(running.machine)
+        stack.enter_context(pulse(running, patience=patience))
         yield running.machine
 
 
 @contextlib.contextmanager
 def opened_again(paths: Paths, parts: Parts) -> Iterator[LabMachine]:
     """As ``opened``, but the lab that was kept before, and it is kept again."""
-    with locked(paths.lab / "kept.lock", Deadline.after(0)), kept(paths, parts) as (machine, new):
+    with locked(paths.lab / "kept.lock", Deadline.after(0)), kept(paths, parts) as (running, new):
         if new:
-            set_up(machine)
-        yield machine
+            set_up(running.machine)
+        with pulse(running):
+            yield running.machine
 
 
 def set_up(machine: LabMachine) -> None:
