@@ -21,7 +21,7 @@ def command() -> None:
     """  # noqa: D301 - \b is click's mark for a block that is not rewrapped
 
 
-@command.command("show")
+@command.command("show", short_help="Show each setting and where it comes from.")
 @output_options
 def show(*, as_json: bool) -> int:
     """Show each setting: its variable, its value, and whether that is the default or from the environment.

@@ -6,6 +6,7 @@ import click
 
 from pyro_mcp.cli import render
 from pyro_mcp.cli.demo_ollama import command as ollama
+from pyro_mcp.cli.options import output_options
 from pyro_mcp.cli.progress import TaggedProgress
 
 GIT = "git --version"
@@ -19,8 +20,9 @@ HTTP = (
     "demo", short_help="Run one command in a fresh microVM and show the whole result.", invoke_without_command=True
 )
 @click.option("--network", is_flag=True, help="With a network: ask example.com for its first page instead.")
+@output_options
 @click.pass_context
-def command(context: click.Context, *, network: bool) -> int:
+def command(context: click.Context, *, network: bool, as_json: bool) -> int:  # noqa: ARG001 - it is JSON in any case
     """Run `git --version` in debian:12 and print the whole result as JSON.
 
     The exit code is 0 when the guest ran, whatever the command's own was; 1: pyro itself failed.

@@ -40,7 +40,7 @@ def command() -> None:
     """  # noqa: D301 - \b is click's mark for a block that is not rewrapped
 
 
-@command.command("list")
+@command.command("list", short_help="Show every environment.")
 @output_options
 def list_environments(*, as_json: bool) -> None:
     """Show every environment of the catalog and every import, and whether it is installed.
@@ -64,7 +64,7 @@ def list_environments(*, as_json: bool) -> None:
     )
 
 
-@command.command("inspect")
+@command.command("inspect", short_help="Show what is known about an environment.")
 @environment_argument
 @output_options
 def inspect(environment: str, *, as_json: bool) -> None:
@@ -84,7 +84,7 @@ def inspect(environment: str, *, as_json: bool) -> None:
         render.lines([f"Environment: {record['name']}", *_detail(record)])
 
 
-@command.command("pull")
+@command.command("pull", short_help="Install an environment, or fetch it anew.")
 @environment_argument
 @click.option("--template", is_flag=True, help="Also make the template that machines of the default sizes start from.")
 @click.option("--update", is_flag=True, help="Take what its tag stands for today, and pin the tag to that.")
@@ -105,7 +105,7 @@ def pull(environment: str, *, template: bool, update: bool, as_json: bool) -> No
     _show_pulled(pyro.pull_environment(environment, template=template, update=update), "Pulled", as_json=as_json)
 
 
-@command.command("import")
+@command.command("import", short_help="Install an image from a file.")
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--name", required=True, help="What to call it, for instance mine:1.")
 @output_options
@@ -123,7 +123,7 @@ def import_image(path: Path, *, name: str, as_json: bool) -> None:
     _show_pulled(pulled, "Imported", as_json=as_json)
 
 
-@command.command("export")
+@command.command("export", short_help="Write an environment to a file or directory.")
 @environment_argument
 @click.argument("path", type=click.Path(path_type=Path))
 @output_options
@@ -146,7 +146,7 @@ def export(environment: str, path: Path, *, as_json: bool) -> None:
         render.lines([f"Exported: {done['name']}", f"Path: {done['path']}", f"Digest: {done['digest']}"])
 
 
-@command.command("publish")
+@command.command("publish", short_help="Put an exported environment into a registry.")
 @click.argument("layout", type=click.Path(path_type=Path))
 @click.argument("target")
 @output_options
@@ -170,7 +170,7 @@ def publish(layout: Path, target: str, *, as_json: bool) -> None:
     render.lines([f"Sent: {done['sent_blobs']} blobs, {done['sent_bytes']} bytes; {done['present_blobs']} were there"])
 
 
-@command.command("verify")
+@command.command("verify", short_help="Compare images with their digests.")
 @click.argument("environments", metavar="[ENV]...", nargs=-1)
 @output_options
 def verify(environments: tuple[str, ...], *, as_json: bool) -> None:
@@ -192,7 +192,7 @@ def verify(environments: tuple[str, ...], *, as_json: bool) -> None:
         render.lines(f"{record['name']} {record['source_digest']} ok" for record in records)
 
 
-@command.command("pins")
+@command.command("pins", short_help="Show which digest each tag is pinned to.")
 @output_options
 def pins(*, as_json: bool) -> None:
     """Show which digest each tag is pinned to. `pyro env pull --update` pins it anew.
@@ -211,7 +211,7 @@ def pins(*, as_json: bool) -> None:
         render.lines(f"{name} {digest}" for name, digest in sorted(found.items()))
 
 
-@command.command("prune")
+@command.command("prune", short_help="Remove what no installed environment needs.")
 @click.option("--all", "everything", is_flag=True, help="Remove all environments, too.")
 @click.option("--older-than", metavar="AGE", callback=_age, help="Also those not used for so long: 30d, 12h, 90m.")
 @output_options

@@ -5,8 +5,18 @@ from typing import Any
 import click
 
 
+class VerbMissing(click.UsageError):
+    """A group of verbs was named, and none of them."""
+
+
 class Group(click.Group):
     """A group that says which verb was probably meant."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """See ``click.Command``."""
+        if not args and not self.invoke_without_command and not ctx.resilient_parsing:
+            raise VerbMissing(f"a verb is missing after `{ctx.command_path}`", ctx)
+        return super().parse_args(ctx, args)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -9,7 +9,7 @@ import click
 
 from pyro_mcp import __version__
 from pyro_mcp.cli import render
-from pyro_mcp.cli.groups import Group
+from pyro_mcp.cli.groups import Group, VerbMissing
 from pyro_mcp.errors import EXIT_FAILURE, InvalidRequest, PyroError
 
 # verb: (module that holds a click command named ``command``, its line in the help)
@@ -105,6 +105,8 @@ def run(args: Sequence[str]) -> int:
 def _usage(error: click.UsageError, *, as_json: bool) -> int:
     if as_json:
         render.failure(InvalidRequest(error.format_message(), remedy=_help_hint(error)), as_json=True)
+    elif isinstance(error, VerbMissing) and error.ctx:
+        render.usage("", error.format_message(), f"\n{error.ctx.get_help()}")
     else:
         render.usage(error.ctx.get_usage() if error.ctx else "", error.format_message(), _help_hint(error))
     return USAGE_ERROR

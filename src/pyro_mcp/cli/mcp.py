@@ -100,7 +100,7 @@ def serve(
     return code
 
 
-@command.command("config")
+@command.command("config", short_help="Print what makes an MCP host start pyro.")
 @click.option("--host", type=click.Choice(HOSTS), required=True, help="The program that is to use pyro.")
 @click.option(
     "--uvx", is_flag=True, help="Start pyro with `uvx`, which fetches it; otherwise the pyro of this command."

@@ -44,7 +44,7 @@ def list_templates(*, as_json: bool) -> None:
         render.lines(map(_line, records) if records else ["No templates. The first run of an environment makes one."])
 
 
-@command.command("build")
+@command.command("build", short_help="Make the template of an environment.")
 @environment_argument
 @click.option("--vcpu-count", type=int, default=model.DEFAULT_VCPU_COUNT, show_default=True, help="Virtual CPUs (1-8).")
 @click.option(

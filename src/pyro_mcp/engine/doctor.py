@@ -1,5 +1,6 @@
 """What this host can run: examined part by part, so that one broken part never hides the others."""
 
+import contextlib
 import os
 import platform
 import shutil
@@ -14,6 +15,7 @@ from pyro_mcp.engine import choice
 from pyro_mcp.engine.capacity import MIB, available_mib
 from pyro_mcp.engine.networking import uplink_here
 from pyro_mcp.engine.template_store import TemplateStore
+from pyro_mcp.environments.catalog import CATALOG
 from pyro_mcp.environments.facade import Environments
 from pyro_mcp.errors import PyroError
 from pyro_mcp.host import packages
@@ -22,6 +24,8 @@ from pyro_mcp.host.proc import search_path
 from pyro_mcp.model import EnvironmentRecord, RunResult
 from pyro_mcp.paths import PLATFORM, Paths
 from pyro_mcp.runtime import build, firecracker
+from pyro_mcp.runtime.agent import AGENT
+from pyro_mcp.runtime.bundle import MANIFEST, embedded, named
 from pyro_mcp.runtime.vmm_sources import RELEASE
 
 TUN = Path("/dev/net/tun")
@@ -98,6 +102,8 @@ def examine(
     missing = packages.missing(search_path())
     _packages(state, missing, runtime, driver)
     records = _environment_records(state)
+    if runtime:
+        runtime["environments"] = records
     for line in unknown_variables():
         state.find(line, "Correct or unset the variable.", fatal=False)
     deep_result = _deep(state, deep) if deep is not None else None
@@ -117,7 +123,7 @@ def examine(
         "host": host,
         "missing_packages": [need.package for need in missing],
         "install_commands": packages.install_commands(missing),
-        "environments": records,
+        "environments": records,  # in `runtime`, too, where the 2.3.0 line has them
         "templates": state.guarded(lambda: _templates(state)),
         "deep": deep_result,
     }
@@ -190,9 +196,13 @@ def _runtime(state: _Examination, networking: dict[str, Any]) -> dict[str, Any]:
     vmm = _firecracker(state)
     return {
         **vmm,
+        **_bundle(report),
         "state": report.state,
-        "bundle_root": str(report.directory) if report.directory else None,
+        "guest_agent_path": str(AGENT) if AGENT.exists() else None,
+        "artifacts_dir": str(report.directory) if report.directory else None,
+        "artifacts_present": report.state in ("ready", "stale"),
         "component_versions": {
+            "base_distro": f"{CATALOG[0].distribution} {CATALOG[0].distribution_version}",
             "firecracker": vmm["firecracker_version"],
             "jailer": vmm["firecracker_version"],
             "kernel": report.kernel_version,
@@ -207,6 +217,24 @@ def _runtime(state: _Examination, networking: dict[str, Any]) -> dict[str, Any]:
             "supports_guest_network": networking["uplink"] is not None,
             "reason": networking["reason"] or None,
         },
+    }
+
+
+def _bundle(report: build.RuntimeReport) -> dict[str, Any]:
+    """The bundle that the user named, or that is in this package; else what was built here."""
+    bundle = None
+    with contextlib.suppress(PyroError):  # a broken one is told with the VMM
+        bundle = named() or embedded()
+    if bundle is None:
+        built = report.directory
+        manifest = str(built / MANIFEST) if built else None
+        root = str(built) if built else None
+        return {"bundle_root": root, "manifest_path": manifest, "notice_path": None, "bundle_version": __version__}
+    return {
+        "bundle_root": str(bundle.root),
+        "manifest_path": str(bundle.root / PLATFORM / MANIFEST),
+        "notice_path": str(bundle.notice),
+        "bundle_version": bundle.manifest.get("bundle_version"),
     }
 
 

@@ -61,6 +61,16 @@ def test_the_help_begins_with_a_sentence(words: str) -> None:
     assert re.fullmatch(r"[A-Z].*[.]", first, re.DOTALL)
 
 
+@pytest.mark.parametrize("words", [words for words, command in EVERY.items() if not is_verb(command)])
+def test_a_group_without_a_verb_is_answered_with_its_help(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(words.split()) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith(f"Error: a verb is missing after `{' '.join(['pyro', *words.split()])}`")
+    assert "Examples:" in shown.err
+    assert "..." not in shown.err.partition("Commands:")[2], "a line of the list was cut"
+
+
 def shown_in(name: str) -> Iterator[str]:
     """The command lines that a document shows: in console, shell and text blocks, and between backquotes."""
     document = ROOT / name

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pyro_mcp import __version__
 from pyro_mcp.environments.installed import Installed, Kernel
 from pyro_mcp.environments.oci import media, tar_writer
 from pyro_mcp.environments.oci.image import ABOUT_TITLE, KERNEL_TITLE, NAME_LABEL, ROOTFS_TITLE, TITLE
@@ -146,7 +147,9 @@ def _about(installed: Installed, kernel: Kernel) -> dict[str, Any]:
         "description": record["description"],
         "default_packages": record["default_packages"],
         "source_profile": PROFILES.get(installed.name, ""),
-        "component_versions": {"kernel": kernel.release},
+        "bundle_version": __version__,
+        "component_versions": {"kernel": kernel.release, "guest_agent": __version__},
+        "capabilities": {"vm_boot": True, "guest_exec": True, "guest_network": True},
         "source": installed.source,
         "rootfs_sha256": installed.digest,
         "packages": installed.packages,
