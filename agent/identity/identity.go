@@ -13,6 +13,7 @@ import (
 	"unsafe"
 
 	"pyro.dev/agent/nic"
+	"pyro.dev/agent/trust"
 )
 
 // Config is what the host tells.
@@ -67,6 +68,7 @@ func validName(name string) bool {
 
 // Place is where the names are written.
 type Place struct {
+	Root   string
 	Etc    string
 	BootID string // the kernel's file
 	Own    string // our file, put over the kernel's
@@ -74,7 +76,7 @@ type Place struct {
 }
 
 // System is the running system.
-var System = Place{"/etc", "/proc/sys/kernel/random/boot_id", "/run/.pyro-boot-id", "/dev/hwrng"}
+var System = Place{"/", "/etc", "/proc/sys/kernel/random/boot_id", "/run/.pyro-boot-id", "/dev/hwrng"}
 
 // Apply sets everything and says what. Only a clock, an entropy or a network that cannot be set is an error: names that
 // an odd image does not let us write are left out.
@@ -101,6 +103,9 @@ func Apply(c Config, at Place) (applied []string, err error) {
 		}
 		applied = append(applied, "network")
 		note("resolver", replace(at.Etc+"/resolv.conf", c.Network.ResolvConf()))
+		if c.Network.Authorities != "" {
+			note("authorities", trust.Install(at.Root, c.Network.Authorities))
+		}
 	}
 	if c.Resumed {
 		at.forgetRandom()

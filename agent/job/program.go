@@ -21,8 +21,9 @@ func explain(err error, program string) startFailure {
 
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// environment is the usual one of a login, overridden by the request. The last value of a name counts.
-func environment(spec Spec, who account.Account) []string {
+// environment is the usual one of a login with the machine's own variables, overridden by the request. The last value of
+// a name counts.
+func environment(spec Spec, who account.Account, machine []string) []string {
 	home := who.Home
 	if home == "" {
 		home = "/"
@@ -34,6 +35,7 @@ func environment(spec Spec, who account.Account) []string {
 	if spec.Terminal != nil && spec.Terminal.Term != "" {
 		env = append(env, "TERM="+spec.Terminal.Term)
 	}
+	env = append(env, machine...)
 	at := make(map[string]int, len(env)+len(spec.Env))
 	for i, entry := range env {
 		name, _, _ := strings.Cut(entry, "=")

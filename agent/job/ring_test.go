@@ -10,9 +10,9 @@ import (
 
 func TestEnvironment(t *testing.T) {
 	who := account.Account{Name: "dev", Home: "/home/dev", Shell: "/bin/zsh"}
-	spec := Spec{Env: []string{"HOME=/x", "A=1", "A=2", "B="}, Terminal: &Terminal{Term: "xterm"}}
-	got := strings.Join(environment(spec, who), " ")
-	want := "PATH=" + defaultPath + " HOME=/x USER=dev LOGNAME=dev SHELL=/bin/zsh TERM=xterm A=2 B="
+	spec := Spec{Env: []string{"HOME=/x", "A=1", "A=2", "B=", "N=mine"}, Terminal: &Terminal{Term: "xterm"}}
+	got := strings.Join(environment(spec, who, []string{"M=1", "N=2"}), " ")
+	want := "PATH=" + defaultPath + " HOME=/x USER=dev LOGNAME=dev SHELL=/bin/zsh TERM=xterm M=1 N=mine A=2 B="
 	if got != want {
 		t.Errorf("%s\nwant %s", got, want)
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"pyro.dev/agent/account"
+	"pyro.dev/agent/trust"
 )
 
 // launch starts the program. An error means that the job does not exist; a program that cannot be executed is a job
@@ -24,7 +25,7 @@ func (j *Job) launch(spec Spec) error {
 	if !isDir(cwd) {
 		return ErrBadCwd
 	}
-	env := environment(spec, who)
+	env := environment(spec, who, trust.Variables("/"))
 	program, failure := find(spec.Argv[0], env, cwd)
 	if failure.code != 0 {
 		j.fail(failure)

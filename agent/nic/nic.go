@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"pyro.dev/agent/rtnl"
+	"pyro.dev/agent/trust"
 )
 
 const (
@@ -25,6 +26,8 @@ type Config struct {
 	Gateway  string `json:"gateway"`
 	Resolver string `json:"resolver"`
 	MTU      int    `json:"mtu"`
+	// Authorities are certificates, in PEM, that the guest trusts besides those of its image.
+	Authorities string `json:"authorities"`
 }
 
 // Check says what is wrong with it.
@@ -40,6 +43,9 @@ func (c *Config) Check() error {
 	}
 	if c.Prefix < 1 || c.Prefix > 30 || c.MTU < leastMTU || c.MTU > mostMTU {
 		return errors.New("network: prefix or mtu out of range")
+	}
+	if err := trust.Check(c.Authorities); err != nil {
+		return fmt.Errorf("network: %w", err)
 	}
 	return nil
 }

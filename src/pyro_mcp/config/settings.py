@@ -30,6 +30,7 @@ class Settings(NamedTuple):
     min_free_mib: int
     debian_mirror: str
     debug_console: bool
+    ca_file: str
     no_templates: bool
     templates_max_mib: int
     environment_sources: tuple[str, ...]
@@ -116,6 +117,13 @@ SETTINGS = (
     ),
     Setting(
         "debug_console", "PYRO_DEBUG_CONSOLE", _flag, False, "1: the guest's kernel talks on the console (slower)."
+    ),
+    Setting(
+        "ca_file",
+        "PYRO_CA_FILE",
+        _text,
+        "",
+        "PEM file of certificate authorities that guests with a network trust besides those of their image.",
     ),
     Setting("no_templates", "PYRO_NO_TEMPLATES", _flag, False, "1: every machine boots; none goes on from a template."),
     Setting(

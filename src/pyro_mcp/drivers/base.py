@@ -58,11 +58,12 @@ class LaunchNetwork(NamedTuple):
     """The network of a machine.
 
     *plan* is what its launcher is told, but for what the driver knows (agent/netns/plan.go). *mac* is the guest's
-    hardware address, 12 hex digits.
+    hardware address, 12 hex digits. *authorities*: PEM certificates that the guest is to trust, too.
     """
 
     plan: Mapping[str, Any]
     mac: str
+    authorities: str = ""
 
     def told(self, *, owner: int | None) -> dict[str, Any]:
         """The whole plan. *owner*: who opens the TAP device by its name (-1: the caller).

@@ -13,7 +13,7 @@ from pyro_mcp.engine import choice
 from pyro_mcp.engine.boot import boot, resume
 from pyro_mcp.engine.capacity import check_capacity
 from pyro_mcp.engine.failures import keep_evidence
-from pyro_mcp.engine.networking import machine_network, make_room, uplink_here
+from pyro_mcp.engine.networking import check_network, machine_network, make_room, uplink_here
 from pyro_mcp.engine.records import NO_ISOLATION, MachineRecord
 from pyro_mcp.engine.store import Store
 from pyro_mcp.engine.template_store import Found
@@ -80,7 +80,7 @@ class Machines:
         driver = self._driver_for(spec, progress)
         version = None
         if spec.network is not None and driver is not None:
-            uplink_here(context.paths)  # rather now than after the environment was fetched
+            check_network(context.paths, context.settings)  # rather now than after the environment was fetched
         if driver is not None:
             version = self._install(spec.environment, progress).version
         active, _ = context.store.all()
@@ -235,7 +235,7 @@ class Machines:
             owner=record.owner or ProcessId.current(),
             deadline_unix_ms=int(record.expires_at * 1000),
             debug_console=context.settings.debug_console,
-            network=machine_network(record, files, uplink) if uplink else None,
+            network=machine_network(record, files, uplink, context.settings) if uplink else None,
         )
         return Kind(record, launch, installed.digest, runtime.digest, driver, uplink)
 
@@ -267,7 +267,7 @@ class Machines:
             running = resume(kind.driver, launch, seconds=self._context.settings.boot_timeout, started=on_record)
         except PyroError as error:
             scratch.unlink(missing_ok=True)
-            if isinstance(error, Interrupted):
+            if isinstance(error, Interrupted | NetworkUnavailable):  # a boot would not find another network
                 raise
             self.templates.reject(found, error, progress)
             return None

@@ -7,6 +7,7 @@ around its policy. A template is made of a machine with the same devices and no 
 import os
 from typing import TYPE_CHECKING
 
+from pyro_mcp.config import Settings
 from pyro_mcp.drivers.base import Launch, LaunchNetwork
 from pyro_mcp.drivers.vmm_user import gate_identity
 from pyro_mcp.engine.records import MachineRecord
@@ -35,13 +36,24 @@ def _namespaces(paths: Paths) -> bool:
     return confinement.probe(paths, AGENT).namespaces
 
 
-def machine_network(record: MachineRecord, files: MachinePaths, uplink: "Uplink | None") -> LaunchNetwork | None:
+def check_network(paths: Paths, settings: Settings) -> None:
+    """Raise NetworkUnavailable or InvalidRequest when no machine can have a network here as *settings* want it."""
+    from pyro_mcp.network.authorities import read_authorities
+
+    uplink_here(paths)
+    read_authorities(settings.ca_file)
+
+
+def machine_network(
+    record: MachineRecord, files: MachinePaths, uplink: "Uplink | None", settings: Settings
+) -> LaunchNetwork | None:
     """The network that the policy of *record* allows; ``None`` without one.
 
-    Raises NetworkUnavailable or InvalidRequest for a name of its allow-list.
+    Raises NetworkUnavailable or InvalidRequest for a name of its allow-list, and InvalidRequest for the settings.
     """
     if record.network is None or uplink is None:
         return None
+    from pyro_mcp.network.authorities import read_authorities
     from pyro_mcp.network.pins import pin
     from pyro_mcp.network.wiring import connected, mac_of
 
@@ -54,7 +66,7 @@ def machine_network(record: MachineRecord, files: MachinePaths, uplink: "Uplink 
         uplink,
         gate=(gate.uid, gate.gid) if gate else None,
     )
-    return LaunchNetwork(plan, mac_of(record.machine_id))
+    return LaunchNetwork(plan, mac_of(record.machine_id), read_authorities(settings.ca_file))
 
 
 def for_template(launch: Launch, uplink: "Uplink | None") -> Launch:
@@ -89,4 +101,5 @@ def nic_of(launch: Launch) -> "Nic | None":
         gateway=plan["gateway"],
         resolver=plan["gateway"],
         mtu=plan["mtu"],
+        authorities=network.authorities,
     )

@@ -12,7 +12,10 @@ ENTROPY_BYTES = 64
 
 @dataclass(frozen=True, slots=True)
 class Nic:
-    """The guest's network device: its hardware address in 12 hex digits, its IPv4 addresses, its MTU in bytes."""
+    """The guest's network device: its hardware address in 12 hex digits, its IPv4 addresses, its MTU in bytes.
+
+    *authorities*: PEM certificates that the guest trusts besides those of its image.
+    """
 
     mac: str
     address: str
@@ -20,6 +23,7 @@ class Nic:
     gateway: str
     resolver: str
     mtu: int
+    authorities: str = ""
 
     def as_fields(self) -> dict[str, Any]:
         """As ``configure`` takes it."""
@@ -30,6 +34,7 @@ class Nic:
             "gateway": self.gateway,
             "resolver": self.resolver,
             "mtu": self.mtu,
+            "authorities": self.authorities,
         }
 
 
