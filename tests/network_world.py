@@ -1,18 +1,24 @@
 """A world for the tests of guest networks, in network namespaces of its own: nothing leaves this machine.
 
 ``World`` starts this file as a program. It is a host at 5.6.7.8 with a web server of its own; behind it an "internet"
-that has every address there is: a web server at each, also at the private ones and at the metadata service's, and a
-DNS server at 1.1.1.1. The program ends with its stdin.
+that has every address there is: a web server at each, also at the private ones and at the metadata service's, with TLS
+and without, a web proxy at one, and a DNS server at 1.1.1.1. The program ends with its stdin.
+
+``directory/sites/NAME`` is what the web servers have for the name they are asked by. Their certificate is for all names
+and from an authority of this world's own, ``World.authority``.
 """
 
 import ctypes
+import http.client
 import http.server
 import os
 import socket
+import ssl
 import struct
 import subprocess
 import sys
 import threading
+import urllib.parse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -20,8 +26,20 @@ from typing import Self
 
 NEW_NET = 0x40000000
 HOST, ROUTER, RESOLVER = "5.6.7.8", "5.6.7.1", "1.1.1.1"
-NAMES = {"example.com": "93.184.216.34", "other.example": "93.184.216.35", "evil.example": "10.9.9.9"}
+NAMES = {
+    "example.com": "93.184.216.34",
+    "other.example": "93.184.216.35",
+    "evil.example": "10.9.9.9",
+    "packages.example": "93.184.216.36",
+    "git.example": "93.184.216.37",
+    "index.example": "93.184.216.38",
+    "proxy.example": "93.184.216.39",
+}
 BIG = 16 << 20
+PROXY_PORT = 3128
+DAYS = "2"
+KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+PROXIED = "X-Proxied"
 READY = b"ready\n"
 LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -33,7 +51,18 @@ class World:
         self._directory = directory
         self._forwards = forwards
 
+    @property
+    def authority(self) -> Path:
+        """The certificate of the authority that all of this world's web servers have theirs from."""
+        return self._directory / "authority.pem"
+
+    @property
+    def sites(self) -> Path:
+        """What the web servers have, by name."""
+        return self._directory / "sites"
+
     def __enter__(self) -> Self:
+        certify(self._directory)
         words = [sys.executable, __file__, str(self._directory), str(int(self._forwards))]
         self._program = subprocess.Popen(
             ["unshare", "--net", "--mount", *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -64,12 +93,50 @@ class World:
         return [*(name for name in devices if name.startswith("py")), *tables, *routes]
 
 
+def certify(directory: Path) -> None:
+    """An authority, and a certificate with its key for every name of the world."""
+    authority, names = ["-CA", "authority.pem", "-CAkey", "authority.key"], [f"DNS:{name}" for name in NAMES]
+    for name, subject, words in (
+        ("authority", "/CN=authority of the test", ["-addext", "keyUsage=critical,keyCertSign"]),
+        (
+            "web",
+            "/CN=web",
+            [
+                *authority,
+                "-addext",
+                "basicConstraints=critical,CA:FALSE",
+                "-addext",
+                f"subjectAltName={','.join(names)}",
+            ],
+        ),
+    ):
+        files = ["-keyout", f"{name}.key", "-out", f"{name}.pem"]
+        make = ["openssl", "req", "-x509", *KEY, "-days", DAYS, "-subj", subject, *words, *files]
+        subprocess.run(make, cwd=directory, check=True, capture_output=True)
+
+
 class Web(http.server.BaseHTTPRequestHandler):
-    """Says whose address it was asked at; ``/big`` is big."""
+    """What the site has; ``/big`` is big, everything else says whose address was asked."""
+
+    sites = Path()
 
     def do_GET(self) -> None:
-        body = bytes(BIG) if self.path == "/big" else f"this is {self.connection.getsockname()[0]}\n".encode()
-        self.send_response(200)
+        site = self.sites / self.headers.get("Host", "").partition(":")[0]
+        file = (site / urllib.parse.unquote(self.path.partition("?")[0]).lstrip("/")).resolve()
+        file = file / "index.html" if file.is_dir() else file
+        if self.path == "/big":
+            self.answer(200, bytes(BIG))
+        elif not site.is_relative_to(self.sites) or site == self.sites or not site.is_dir():
+            proxied = " by a proxy" if self.headers.get(PROXIED) else ""
+            self.answer(200, f"this is {self.connection.getsockname()[0]}{proxied}\n".encode())
+        elif file.is_file() and file.is_relative_to(site.resolve()):
+            self.answer(200, file.read_bytes(), "text/html" if file.suffix == ".html" else "application/octet-stream")
+        else:
+            self.answer(404, b"")
+
+    def answer(self, status: int, body: bytes, kind: str = "text/plain") -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -100,10 +167,34 @@ def serve_names(server: socket.socket) -> None:
         server.sendto(answer(question), client)
 
 
-def serve_web() -> None:
-    """At every address of this thread's namespace."""
-    server = http.server.ThreadingHTTPServer(("", 80), Web)
+class Proxy(Web):
+    """Asks the site for its client, in plain HTTP, and says that it did."""
+
+    def do_GET(self) -> None:
+        scheme, _, rest = self.path.partition("://")
+        host, _, path = rest.partition("/")
+        if scheme != "http" or host not in NAMES:
+            return self.answer(400, b"")
+        site = http.client.HTTPConnection(NAMES[host], 80)
+        site.request("GET", f"/{path}", headers={"Host": host, PROXIED: "yes"})
+        found = site.getresponse()
+        return self.answer(found.status, found.read())
+
+
+def serve(address: str, port: int, handler: type[Web], context: ssl.SSLContext | None = None) -> None:
+    """In this thread's namespace; an empty *address* is every one it has."""
+    server = http.server.ThreadingHTTPServer((address, port), handler)
+    if context is not None:  # each connection shakes hands in its own thread
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     threading.Thread(target=server.serve_forever, daemon=True).start()
+
+
+def serve_web(directory: Path) -> None:
+    """At every address of this thread's namespace."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(directory / "web.pem", directory / "web.key")
+    serve("", 80, Web)
+    serve("", 443, Web, context)
 
 
 def run(*argv: str) -> None:
@@ -119,18 +210,20 @@ def in_namespace(namespace: int, do: Callable[[], None]) -> None:
     os.close(back)
 
 
-def internet() -> None:
+def internet(directory: Path) -> None:
     run("ip", "link", "set", "lo", "up")
     run("ip", "address", "add", f"{ROUTER}/24", "dev", "down0")
     run("ip", "link", "set", "down0", "up")
     run("ip", "route", "add", "local", "0.0.0.0/0", "dev", "lo")
-    serve_web()
+    serve_web(directory)
+    serve(NAMES["proxy.example"], PROXY_PORT, Proxy)
     names = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     names.bind((RESOLVER, 53))
     threading.Thread(target=serve_names, args=(names,), daemon=True).start()
 
 
 def main(directory: Path, *, forwards: bool) -> None:
+    Web.sites = directory / "sites"
     run("mount", "--make-rprivate", "/")
     resolv = directory / "resolv.conf"
     resolv.write_text(f"nameserver {RESOLVER}\n")
@@ -157,8 +250,8 @@ def main(directory: Path, *, forwards: bool) -> None:
     run("ip", "link", "set", "up0", "up")
     run("ip", "route", "add", "default", "via", ROUTER)
     Path("/proc/sys/net/ipv4/ip_forward").write_text(str(int(forwards)))
-    serve_web()
-    in_namespace(outside, internet)
+    serve_web(directory)
+    in_namespace(outside, lambda: internet(directory))
     sys.stdout.buffer.write(READY)
     sys.stdout.flush()
     sys.stdin.read()
