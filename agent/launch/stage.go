@@ -3,7 +3,6 @@ package launch
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"slices"
@@ -86,10 +85,10 @@ func (s *stage) await() error {
 	}
 	said, err := io.ReadAll(io.LimitReader(s.report[0], maxReport))
 	if err != nil {
-		return fmt.Errorf("the network: %w", err)
+		return networkError{"its making did not end: " + err.Error()}
 	}
 	if len(said) > 0 {
-		return errors.New("the network: " + strings.TrimSpace(string(said)))
+		return networkError{strings.TrimSpace(string(said))}
 	}
 	return nil
 }

@@ -41,7 +41,13 @@ type exitedEvent struct {
 type failedEvent struct {
 	Event string `json:"event"`
 	Error string `json:"error"`
+	Part  string `json:"part,omitempty"` // "network" when that could not be made
 }
+
+// networkError is why there is no network.
+type networkError struct{ text string }
+
+func (e networkError) Error() string { return e.text }
 
 // send writes one event. A reader that is gone or does not read must never hold up the
 // supervision, so every error is dropped.
@@ -59,7 +65,11 @@ func (s status) send(event any) {
 }
 
 func (s status) fail(err error) {
-	s.send(failedEvent{Event: "failed", Error: clip(err)})
+	event := failedEvent{Event: "failed", Error: clip(err)}
+	if errors.As(err, &networkError{}) {
+		event.Part = "network"
+	}
+	s.send(event)
 }
 
 func clip(err error) string {

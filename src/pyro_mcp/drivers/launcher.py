@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pyro_mcp.drivers.base import Launch, RunningVmm
+from pyro_mcp.drivers.network_faults import network_fault
 from pyro_mcp.errors import MachineDied, MachineFault
 from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.files import storage, write_atomically
@@ -105,7 +106,10 @@ class Launched:
 
 
 def launch(command: Command, request: Launch, deadline: Deadline, *, identity: Identity | None) -> Launched:
-    """Start *command* for the machine of *request*. Raises MachineFault when the VMM cannot be started."""
+    """Start *command* for the machine of *request*.
+
+    Raises MachineFault when the VMM cannot be started, NetworkUnavailable when its network cannot be made.
+    """
     with contextlib.ExitStack() as stack:
         descriptors = [stack.enter_context(_opened(use)) for use in command.files]
         status_read, status_write = os.pipe()
@@ -118,6 +122,8 @@ def launch(command: Command, request: Launch, deadline: Deadline, *, identity: I
             process = _spawn(request.agent, plan_read, plan_write, plan, [*descriptors, status_write])
             launcher = ProcessId.of(process)
             event = _read_event(status_read, deadline)
+            if event.get("part") == "network":
+                raise network_fault(str(event.get("error", "")))
             if event.get("event") != "started" or launcher is None:
                 raise MachineFault(f"the VMM could not be started: {event.get('error', 'its launcher ended')!s:.300}")
             running = RunningVmm(launcher, ProcessId(int(event["pid"]), int(event["start_ticks"])))

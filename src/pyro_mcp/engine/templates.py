@@ -19,7 +19,7 @@ from pyro_mcp.engine.networking import for_template
 from pyro_mcp.engine.records import MachineRecord
 from pyro_mcp.engine.store import Store
 from pyro_mcp.engine.template_store import GENERATION, Found, TemplateStore, snapshot_of
-from pyro_mcp.errors import Busy, Interrupted, InvalidRequest, MachineFault, NoSpace, PyroError
+from pyro_mcp.errors import Busy, Interrupted, InvalidRequest, MachineFault, NetworkUnavailable, NoSpace, PyroError
 from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.files import copy_sparse, free_bytes, private_directory
 from pyro_mcp.host.processes import ProcessId
@@ -113,7 +113,7 @@ class Templates:
                 progress.note(f"No template is made for now ({reason}); the machine boots.")
                 return None
             return self.make(kind, key, layout, progress)
-        except Interrupted:
+        except (Interrupted, NetworkUnavailable):  # of this host, not of the template
             raise
         except PyroError as error:
             progress.note(f"No template could be made ({error.cause}); the machine boots.")
@@ -146,7 +146,7 @@ class Templates:
             try:
                 self._build(kind, work, layout)
                 made = self.store.publish(key, work, layout, kind.about())
-            except Interrupted:
+            except (Interrupted, NetworkUnavailable):
                 raise
             except PyroError as error:
                 self.store.failed(key, "make", error.cause)

@@ -73,6 +73,16 @@ def _readable(descriptor: int, deadline: Deadline) -> bool:
     return bool(poller.poll(None if timeout is None else timeout * 1000))
 
 
+def namespaces_of_its_own(pid: int) -> frozenset[str]:
+    """The kinds of namespaces (as /proc names them: ``net``, ``user``) in which *pid* is not where we are."""
+    found = set()
+    for ours in Path("/proc/self/ns").iterdir():
+        with contextlib.suppress(OSError):  # it has ended, or is not ours to look at
+            if Path(f"/proc/{pid}/ns/{ours.name}").readlink() != ours.readlink():
+                found.add(ours.name)
+    return frozenset(found)
+
+
 def boot_id() -> str:
     """The id of the host's present boot (random(4)); verdicts about the machine are remembered by it."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -12,7 +12,7 @@ from pyro_mcp.drivers.vmm_user import vmm_identity
 from pyro_mcp.errors import HostFault
 from pyro_mcp.host import facts, proc
 from pyro_mcp.host.deadline import Deadline
-from pyro_mcp.host.processes import ProcessId
+from pyro_mcp.host.processes import ProcessId, namespaces_of_its_own
 from pyro_mcp.paths import Paths
 
 FACT = "confinement"
@@ -136,14 +136,8 @@ def _from_status(process: Path) -> set[str]:
 
 
 def _from_namespaces(process: Path) -> set[str]:
-    words = set()
-    for file, name in NAMESPACES.items():
-        try:
-            own = (process / "ns" / file).readlink() != Path(f"/proc/self/ns/{file}").readlink()
-        except OSError:
-            continue
-        if own:
-            words.add(f"{name}_namespace")
+    own = namespaces_of_its_own(int(process.name))
+    words = {f"{name}_namespace" for file, name in NAMESPACES.items() if file in own}
     if "mount_namespace" in words and not _sees_host(process):
         words.add("own_root")
     return words

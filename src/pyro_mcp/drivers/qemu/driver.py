@@ -16,11 +16,14 @@ from pyro_mcp.host.cpu import cpu_identity
 from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.kvm import KvmReport
 from pyro_mcp.host.proc import find, search_path
+from pyro_mcp.host.processes import namespaces_of_its_own
 from pyro_mcp.model import Isolation
 from pyro_mcp.paths import MachinePaths
 
 PROGRAM = "qemu-system-x86_64"
 STOP_SECONDS = 10.0
+# Those that a machine with a network is in, by their names in /proc.
+NAMESPACES = {"net": "network", "user": "user"}
 
 
 class QemuDriver:
@@ -60,10 +63,13 @@ class QemuDriver:
 
     def isolation(self, running: RunningVmm | None = None) -> Isolation:
         """See ``Driver``."""
-        del running  # the same for each: QEMU refuses to start without its sandbox
+        # The same for each, as QEMU refuses to start without its sandbox; but for the network of those that have one.
         sandbox = ["seccomp", "no_new_privs"]
         if os.geteuid() == 0:
             sandbox.append("own_uid")
+        if running is not None:
+            own = namespaces_of_its_own(running.vmm.pid)
+            sandbox += [f"{name}_namespace" for kind, name in NAMESPACES.items() if kind in own]
         return {"vmm": "qemu", "accelerator": self.accelerator, "sandbox": sandbox}
 
     def start(self, launch: Launch, deadline: Deadline) -> Started:
