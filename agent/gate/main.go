@@ -19,6 +19,7 @@ const (
 	Socket     = 3
 	exitFailed = 1
 	gcPercent  = 20
+	lockFile   = "gate.lock"
 	pollIn     = 0x001
 )
 
@@ -92,6 +93,9 @@ func (p *Plan) settle() error {
 	if p.Resolver.Stats != "" {
 		p.Resolver.Stats = path.Base(p.Resolver.Stats)
 	}
+	if err := holdLock(); err != nil {
+		return err
+	}
 	if p.UID >= 0 {
 		if err := os.Chown(".", int(p.UID), int(p.GID)); err != nil {
 			return err
@@ -101,6 +105,20 @@ func (p *Plan) settle() error {
 		}
 	}
 	return confine.DropEverywhere()
+}
+
+// holdLock locks a file for as long as we live, whatever ends us: who finds it free knows that there is no way out any
+// more. What we started before does not have the descriptor.
+func holdLock() error {
+	file, err := os.OpenFile(lockFile, os.O_RDWR|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	keep(file)
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return fmt.Errorf("lock %s: %w", lockFile, err)
+	}
+	return nil
 }
 
 func sockets(handed Handover) (net.PacketConn, net.Listener, error) {

@@ -73,6 +73,11 @@ class MachinePaths(NamedTuple):
         return self.network / "resolver.json"
 
     @property
+    def gate_lock(self) -> Path:
+        """Locked by the gate for as long as it lives."""
+        return self.network / "gate.lock"
+
+    @property
     def namespace(self) -> Path:
         """Where the gate shows pasta the machine's network namespace, in a mount namespace of its own."""
         return self.network / "namespace"

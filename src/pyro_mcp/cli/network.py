@@ -8,9 +8,11 @@ NAMES_SHOWN = 8
 
 
 def network_lines(network: NetworkReport | None) -> Iterator[str]:
-    """Its policy with what was denied, if anything was; and the allow-list that was learned."""
+    """Whether it was lost; its policy with what was denied, if anything was; the allow-list that was learned."""
     if network is None:
         return
+    if network["problem"]:
+        yield f"lost: {network['problem']}"
     denied = " ".join(f"{kind}={count}" for kind, count in (network["denied"] or {}).items())
     if denied:
         yield f"policy={network['policy']} denied packets: {denied}"

@@ -13,7 +13,7 @@ def report_of(paths: Paths, record: MachineRecord | None) -> NetworkReport | Non
     if record is None or record.network is None:
         return None
     vmm = record.running.vmm if record.running is not None else None
-    return report(record.network, vmm, paths.machine(record.machine_id).resolver_stats)
+    return report(record.network, vmm, paths.machine(record.machine_id))
 
 
 def info_of(paths: Paths, record: MachineRecord) -> NetworkInfo:
@@ -27,10 +27,10 @@ def info_of(paths: Paths, record: MachineRecord) -> NetworkInfo:
             "reason": "the machine was made without a network",
         }
     digits = mac_of(record.machine_id)
-    return {
+    found: NetworkInfo = {
         "vm_id": record.machine_id,
         "network_enabled": True,
-        "outbound_connectivity_expected": record.vmm_alive,
+        "outbound_connectivity_expected": record.vmm_alive and not about["problem"],
         "tap_name": TAP,
         "guest_ip": GUEST,
         "gateway_ip": GATEWAY,
@@ -39,3 +39,6 @@ def info_of(paths: Paths, record: MachineRecord) -> NetworkInfo:
         "dns_servers": [GATEWAY],
         "network": about,
     }
+    if about["problem"]:
+        found["reason"] = about["problem"]
+    return found

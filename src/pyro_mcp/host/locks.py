@@ -32,6 +32,21 @@ def try_lock(path: Path, *, shared: bool = False) -> int | None:
         return None
 
 
+def is_held(path: Path) -> bool | None:
+    """Whether somebody holds the lock at *path*, which may be another user's file; ``None`` when there is none."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _still_named(path: Path, descriptor: int) -> bool:
     try:
         named = path.stat()

@@ -12,21 +12,30 @@ from typing import Any
 from pyro_mcp.errors import HostFault
 from pyro_mcp.host import proc
 from pyro_mcp.host.deadline import Deadline
+from pyro_mcp.host.locks import is_held
 from pyro_mcp.host.processes import ProcessId
 from pyro_mcp.model import NetworkPolicy, NetworkReport
 from pyro_mcp.network.policy import HOST_NAME, HOST_NAME_MOST, HOSTS_MOST
 from pyro_mcp.network.rules import DENIALS, TABLE
+from pyro_mcp.paths import MachinePaths
 
 READ_SECONDS = 5.0
 STATS_BYTES_MOST = 1 << 20
+STATS_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 NAMES_MOST = 64
 PREFIX = "denied_"
+GATE_LOST = (
+    "the process that kept the machine's way out has ended, so nothing gets out and no name is answered;"
+    " start the machine anew"
+)
 
 
-def report(policy: NetworkPolicy, vmm: ProcessId | None, stats: Path) -> NetworkReport:
+def report(policy: NetworkPolicy, vmm: ProcessId | None, files: MachinePaths) -> NetworkReport:
     """The network of a machine whose VMM is *vmm*, as it is now; without its counts when they cannot be read."""
-    listing = _table(vmm) if vmm is not None and vmm.alive else None
-    asked = _stats(stats)
+    alive = vmm is not None and vmm.alive
+    lost = alive and is_held(files.gate_lock) is False
+    listing = _table(vmm) if vmm is not None and alive else None
+    asked = _stats(files.resolver_stats)
     refused = asked.get("refused")
     denied = None if listing is None else denials(listing)
     if denied is not None and isinstance(refused, int) and refused > 0:
@@ -35,6 +44,7 @@ def report(policy: NetworkPolicy, vmm: ProcessId | None, stats: Path) -> Network
         "policy": policy.mode,
         "allow_hosts": list(policy.hosts),
         "allow_private": list(policy.private),
+        "problem": GATE_LOST if lost else "",
         "denied": denied,
         "refused_names": _names(asked.get("refused_names"))[:NAMES_MOST],
         "learned": None if policy.mode != "learn" or listing is None else learned(listing, asked),
@@ -50,8 +60,9 @@ def denials(listing: Iterable[Mapping[str, Any]]) -> dict[str, int]:
 def learned(listing: Iterable[Mapping[str, Any]], asked: Mapping[str, Any]) -> list[str]:
     """The allow-list that would have been enough: ``HOST:PORT``, by name where the guest asked for one."""
     names: dict[str, list[str]] = {}
-    for name, addresses in (asked.get("names") or {}).items():
-        for address in addresses if _names([name]) else ():
+    known = asked.get("names")
+    for name, addresses in known.items() if isinstance(known, dict) else ():
+        for address in addresses if isinstance(addresses, list) and _names([name]) else ():
             names.setdefault(str(address), []).append(name)
     reached = [item["set"].get("elem", []) for item in listing if item.get("set", {}).get("name") == "reached"]
     found = set()
@@ -82,11 +93,15 @@ def _table(vmm: ProcessId) -> list[dict[str, Any]] | None:
 
 
 def _stats(path: Path) -> dict[str, Any]:
-    """What the resolver counted; empty before its first word."""
+    """What the resolver counted; empty before its first word.
+
+    The file is the gate's, whom a guest might have taken over: no link is followed, and no pipe is waited for.
+    """
     try:
-        with path.open("rb") as file:
-            found = json.loads(file.read(STATS_BYTES_MOST))
-    except (OSError, ValueError):
+        with os.fdopen(os.open(path, STATS_FLAGS), "rb") as file:
+            data = file.read(STATS_BYTES_MOST)
+        found = json.loads(data)
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
