@@ -94,14 +94,14 @@ def test_port_in_use_is_refused_before_anything_is_started(cli: Cli, home: Paths
     assert not home.machines.exists() or not list(home.machines.iterdir())
 
 
-def test_killed_run_leaves_no_listener(home: Paths) -> None:
-    process = start_pyro("run", "-p", "0:80", "debian:12", "--", perl(WAITING))
+def test_quiet_run_tells_the_port_that_was_chosen_and_its_kill_leaves_no_listener(home: Paths) -> None:
+    process = start_pyro("run", "--quiet", "-p", "0:80", "debian:12", "--", perl(WAITING))
     assert process.stdout
     assert process.stderr
     with process:
         assert process.stdout.readline() == b"ready\n"
-        lines = iter(process.stderr.readline, b"")
-        line = next(line for line in lines if b"phase=publish" in line).decode()
+        line = process.stderr.readline().decode()  # the one that is told however quiet it is to be
+        assert line.startswith("[run] phase=publish ")
         port = int(line.split("127.0.0.1:")[1].split()[0])
         assert listens(port)
         assert not listens(port, "127.0.0.2")

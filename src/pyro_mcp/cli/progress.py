@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Container
 
 from pyro_mcp.cli import render
 from pyro_mcp.host.progress import readable_size
@@ -10,10 +11,11 @@ RENEW_SECONDS = 0.2
 
 
 class TaggedProgress:
-    """Prints ``[tag] phase=NAME key=value`` lines on stderr."""
+    """Prints ``[tag] phase=NAME key=value`` lines on stderr; those of the phases *needed* even when all is quiet."""
 
-    def __init__(self, tag: str) -> None:
+    def __init__(self, tag: str, *, needed: Container[str] = ()) -> None:
         self._tag = tag
+        self._needed = needed
         self._terminal = sys.stderr.isatty()
         self._began = time.monotonic()
         self._renewed = 0.0
@@ -24,7 +26,8 @@ class TaggedProgress:
         self._take_away()
         self._began = time.monotonic()
         words = [f"{key}={value}" for key, value in fields.items()]
-        render.progress_line(" ".join([f"[{self._tag}] phase={name}", *words]))
+        tell = render.warning_line if name in self._needed else render.progress_line
+        tell(" ".join([f"[{self._tag}] phase={name}", *words]))
 
     def advance(self, done_bytes: int, total_bytes: int | None = None) -> None:
         """See ``Progress``; shown on a terminal only."""

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Iterable
 
 import click
 
@@ -43,7 +44,7 @@ from pyro_mcp.host.stopwatch import listen, since_process_start
     multiple=True,
     metavar="[ADDR:]HOSTPORT:GUESTPORT",
     help="A TCP port of this host that leads to one of the guest, on 127.0.0.1 unless ADDR says otherwise; host port 0:"
-    " a free one. Repeatable; needs no network.",
+    " a free one, told on stderr before the command starts, also with --quiet. Repeatable; needs no network.",
 )
 @click.option("--timings", is_flag=True, help="Say on stderr where the time went, in milliseconds.")
 @output_options
@@ -82,7 +83,7 @@ def command(  # noqa: PLR0913 - one per option
 
     imports = time.monotonic() - began
     text = command_text(words, f"pyro run {environment} -- git --version") if words else None
-    progress = TaggedProgress("run")
+    progress = TaggedProgress("run", needed=("publish",) if _takes_any_port(publish) else ())
     with listen() as stages, raw_terminal(wanted=tty) as terminal, forwarded_signals(terminal) as signals:
         result = Pyro(progress=progress).run_in_vm(
             environment=environment,
@@ -107,6 +108,11 @@ def command(  # noqa: PLR0913 - one per option
     if timings:
         _timings({"interpreter": interpreter, "imports": imports, **stages}, time.monotonic() - began + interpreter)
     return result["exit_code"]
+
+
+def _takes_any_port(publish: Iterable[str]) -> bool:
+    """Whether a port of the host is any that is free: 0. Nobody but us can tell which it is."""
+    return any(text.rpartition(":")[0].rpartition(":")[2].strip("0") == "" for text in publish)
 
 
 def _timings(stages: dict[str, float], total: float) -> None:
