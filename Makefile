@@ -8,7 +8,7 @@ WORKERS ?= 2
 # What `make check` runs in the lab; `make lab-full` runs all of tests/lab, which takes half an hour.
 QUICK_LAB := -m quick
 
-.PHONY: inspector dev-setup runtime-fetch-binaries runtime-boot-check pypi-publish ollama-demo doctor runtime-publish-environment-oci runtime-publish-official-environments-oci dist runtime-materialize runtime-bundle help setup demo network-demo check lint unit test lab lab-full lab-bench chaos cold soak bench dist-check clean
+.PHONY: runtime-build-kernel-real runtime-build-rootfs-real runtime-network-check inspector dev-setup runtime-fetch-binaries runtime-boot-check pypi-publish ollama-demo doctor runtime-publish-environment-oci runtime-publish-official-environments-oci dist runtime-materialize runtime-bundle help setup demo network-demo check lint unit test lab lab-full lab-bench chaos cold soak bench dist-check clean
 
 help: ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +60,13 @@ runtime-bundle: runtime-materialize ## The same, by its older name.
 
 runtime-fetch-binaries: ## Fetch and build what machines are started from, if it is missing or damaged.
 	$(RUN) pyro runtime install
+
+runtime-build-kernel-real: runtime-fetch-binaries ## The same, by its older name: the kernel is Debian's, unpacked.
+
+runtime-build-rootfs-real: ## Install the environments of the catalog.
+	for name in debian:12-base debian:12 debian:12-build; do $(RUN) pyro env pull $$name || exit; done
+
+runtime-network-check: network-demo ## Boot a guest with a network, and see whether it reaches the internet.
 
 runtime-boot-check: ## Boot a guest, and say what this host can run.
 	$(RUN) pyro doctor --deep

@@ -226,8 +226,6 @@ def test_a_run_without_a_command_says_what_is_missing(paths: Paths, capfd: Captu
     assert said(capfd, "run", "debian:12", code=125)[1][0] == "[error] command is required after `--`"
 
 
-def test_the_home_of_a_cache_is_shortened_nowhere(
-    paths: Paths, capfd: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_cache_is_shown_as_it_was_named(paths: Paths, capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYRO_ENVIRONMENT_CACHE_DIR", os.fspath(Path("/tmp/pyro-contract cache")))
     assert "Cache dir: /tmp/pyro-contract cache" in said(capfd, "env", "inspect", "debian:12")[0]

@@ -5,6 +5,11 @@ The rows are data: who reads them sees the contract. More parameters and keys ma
 
 import inspect
 import json
+import re
+import subprocess
+import time
+from dataclasses import replace
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -14,9 +19,15 @@ import pytest
 import pyro_mcp
 from pyro_mcp import Pyro, model
 from pyro_mcp.cli.main import pyro, run
+from pyro_mcp.config import load
 from pyro_mcp.config.settings import ELSEWHERE, SETTINGS
+from pyro_mcp.engine.network_view import info_of
+from pyro_mcp.engine.records import NO_ISOLATION, MachineRecord
 from pyro_mcp.engine.tasks import results
 from pyro_mcp.environments.catalog import CATALOG
+from pyro_mcp.environments.oci.credentials import Credentials, credentials_for
+from pyro_mcp.host.processes import ProcessId
+from pyro_mcp.model import NetworkPolicy
 from pyro_mcp.paths import Paths
 from pyro_mcp.sdk.tasks import PushedSync
 
@@ -144,11 +155,32 @@ VARIABLES = (
     "PYRO_OCI_REQUEST_TIMEOUT_SECONDS",
     "PYRO_OCI_UPLOAD_TIMEOUT_SECONDS",
     "PYRO_OCI_UPLOAD_CHUNK_SIZE_BYTES",
+    "OCI_REGISTRY_USERNAME",
+    "OCI_REGISTRY_PASSWORD",
+    "DOCKERHUB_USERNAME",
+    "DOCKERHUB_TOKEN",
 )
-MAKE_TARGETS = (
-    "help setup check dist-check pypi-publish runtime-bundle runtime-materialize runtime-publish-environment-oci"
-    " runtime-publish-official-environments-oci demo"
-)
+# target: what it does, as `make --dry-run` shows it
+MAKE_TARGETS = {
+    "help": "awk",
+    "setup": "pyro setup --yes",
+    "check": "pytest",
+    "dist-check": "scripts/dist_check.sh",
+    "pypi-publish": "scripts/pypi_publish.sh",
+    "runtime-bundle": "pyro_mcp.runtime.materialize",
+    "runtime-materialize": "pyro_mcp.runtime.materialize",
+    "runtime-fetch-binaries": "pyro runtime install",
+    "runtime-build-kernel-real": "pyro runtime install",
+    "runtime-build-rootfs-real": "pyro env pull",
+    "runtime-publish-environment-oci": "scripts/publish_environments.py",
+    "runtime-publish-official-environments-oci": "scripts/publish_environments.py",
+    "runtime-boot-check": "pyro doctor --deep",
+    "runtime-network-check": "pyro demo --network",
+    "doctor": "pyro doctor",
+    "demo": "pyro run debian:12 -- git --version",
+    "network-demo": "pyro demo --network",
+    "ollama-demo": "pyro demo ollama --model some",
+}
 # environment: the packages it promises
 ENVIRONMENTS = {
     "debian:12": ("bash", "coreutils", "git"),
@@ -241,14 +273,67 @@ def test_the_server_has_its_name(paths: Paths) -> None:
     assert pyro_mcp.create_server().name == "pyro_mcp"
 
 
-@pytest.mark.parametrize("name", VARIABLES)
+@pytest.mark.parametrize("name", [name for name in VARIABLES if name.startswith("PYRO_")])
 def test_a_variable_is_known(name: str) -> None:
     assert name in {row.variable for row in SETTINGS} | set(ELSEWHERE)
 
 
-@pytest.mark.parametrize("target", MAKE_TARGETS.split())
-def test_a_make_target_is_there(target: str) -> None:
-    assert f"\n{target}:" in (ROOT / "Makefile").read_text()
+@pytest.mark.parametrize("target", MAKE_TARGETS)
+def test_a_make_target_does_what_it_is_for(target: str) -> None:
+    argv = ["make", "--dry-run", "--directory", str(ROOT), target, "OLLAMA_DEMO_FLAGS=--model some"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert MAKE_TARGETS[target] in done.stdout
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_a_variable_is_explained(name: str) -> None:
+    assert f"`{name}`" in (ROOT / "docs" / "settings.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["TWINE_PASSWORD", "TWINE_USERNAME", "PYPI_REPOSITORY_URL"])
+def test_a_variable_of_the_upload_is_explained(name: str) -> None:
+    assert f"`{name}`" in (ROOT / "docs" / "install.md").read_text()
+
+
+def test_the_patience_with_registries_is_the_same() -> None:
+    settings = load({})
+    found = (settings.oci_request_timeout, settings.oci_upload_timeout, settings.oci_upload_chunk_bytes)
+    assert found == (90, 900, 8_388_608)
+    for variable in VARIABLES:
+        if variable.startswith("PYRO_OCI_"):
+            for bad in ("0", "-1", "many", "1.5"):
+                with pytest.raises(ValueError, match=variable):
+                    load({variable: bad})
+
+
+def test_each_name_of_a_login_has_its_own_fallback_at_docker_hub() -> None:
+    hub = {"DOCKERHUB_USERNAME": "u", "DOCKERHUB_TOKEN": "t"}
+    own = {"OCI_REGISTRY_USERNAME": "own", "OCI_REGISTRY_PASSWORD": "secret"}
+    for environ, login in (
+        (hub, Credentials("u", "t")),
+        ({**hub, **own}, Credentials("own", "secret")),
+        ({**hub, "OCI_REGISTRY_USERNAME": "own"}, Credentials("own", "t")),
+        ({**hub, "OCI_REGISTRY_PASSWORD": "secret"}, Credentials("u", "secret")),
+    ):
+        assert credentials_for("docker.io", environ, named_by_user=True) == login
+
+
+def test_enabled_by_default_is_what_the_variable_says(
+    no_vmm: Paths, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for value, enabled in (("1", True), ("0", False), ("", False)):
+        monkeypatch.setenv("PYRO_VM_ENABLE_NETWORK", value)
+        run(["doctor", "--json"])
+        assert json.loads(capsys.readouterr().out)["networking"]["enabled_by_default"] is enabled
+
+
+def test_the_state_of_a_pyro_is_below_its_base_dir(no_vmm: Paths, tmp_path: Path) -> None:
+    pyro = Pyro(base_dir=tmp_path / "own")
+    task = pyro.create_task(environment="debian:12", allow_host_compat=True)["task_id"]
+    assert (tmp_path / "own" / "tasks" / task).is_dir()
+    assert not no_vmm.state.exists()
+    pyro.delete_task(task)
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
@@ -260,6 +345,45 @@ def test_an_environment_has_its_packages(name: str) -> None:
 @pytest.mark.parametrize("code", EXITS)
 def test_an_exit_code_means_what_it_says(code: int, no_vmm: Paths, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(EXITS[code]) == code
+
+
+def test_the_network_of_a_machine_has_its_keys(paths: Paths) -> None:
+    """In a namespace of its own: all but the MAC is the same for every machine."""
+    now = time.time()
+    record = MachineRecord(
+        machine_id="0123456789ab",
+        state="started",
+        environment="debian:12",
+        environment_version="1.0.0",
+        vcpu_count=1,
+        mem_mib=1024,
+        disk_mib=4096,
+        ttl_seconds=600,
+        created_at=now,
+        expires_at=now + 600,
+        allow_host_compat=False,
+        driver="qemu",
+        execution_mode="guest_serial",
+        isolation=NO_ISOLATION,
+        owner=None,
+        actor=ProcessId.current(),
+    )
+    without = info_of(paths, record)
+    assert {key: without[key] for key in ("vm_id", "network_enabled", "outbound_connectivity_expected")} == {
+        "vm_id": "0123456789ab",
+        "network_enabled": False,
+        "outbound_connectivity_expected": False,
+    }
+    assert without["reason"]
+    found = info_of(paths, replace(record, network=NetworkPolicy("public")))
+    assert set(NETWORK.split()) - {"reason"} <= set(found)
+    assert found["network_enabled"]
+    assert re.fullmatch(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}", found["mac_address"])
+    assert ip_address(found["guest_ip"]) in ip_network(found["subnet_cidr"])
+    assert ip_address(found["gateway_ip"]) in ip_network(found["subnet_cidr"])
+    assert all(ip_address(server) for server in found["dns_servers"])
+    view = replace(record, network=NetworkPolicy("public")).public()
+    assert (view["guest_ip"], view["tap_name"]) == (found["guest_ip"], found["tap_name"])
 
 
 def test_limits_are_told_with_their_numbers(no_vmm: Paths) -> None:
