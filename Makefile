@@ -5,7 +5,7 @@ UV ?= $(shell command -v uv || echo $(HOME)/.local/bin/uv)
 RUN := $(UV) run --quiet
 # A guest under software emulation keeps one core busy, so two tests take hardly longer than one on two cores.
 WORKERS ?= 2
-# What `make check` runs in the lab; `make lab-full` runs all of tests/lab, which takes half an hour.
+# What `make check` runs in the lab; `make lab-full` runs all of tests/lab, which takes a quarter of an hour.
 QUICK_LAB := -m quick
 
 .PHONY: runtime-build-kernel-real runtime-build-rootfs-real runtime-network-check inspector dev-setup runtime-fetch-binaries runtime-boot-check pypi-publish ollama-demo doctor runtime-publish-environment-oci runtime-publish-official-environments-oci dist runtime-materialize runtime-bundle help setup demo network-demo check lint unit test lab lab-full lab-bench chaos cold soak bench dist-check clean
