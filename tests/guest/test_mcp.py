@@ -35,7 +35,6 @@ pytestmark = [
 ]
 
 PINGS = 20
-PING_SECONDS = 2.0  # what is promised is 0.2; a busy test host is no failure of ours
 OUTPUT_BYTES = 5_000_000
 Era = Literal["auto", "legacy"]
 ERAS = pytest.mark.parametrize("era", ["auto", "legacy"])
@@ -164,25 +163,35 @@ def test_a_job_is_started_read_waited_for_and_survives_the_server(home: Paths) -
     anyio.run(second, *anyio.run(first))
 
 
-def test_pings_are_answered_at_once_while_a_command_runs(home: Paths) -> None:
+def test_pings_are_answered_while_a_command_runs(home: Paths) -> None:
+    """The command ends only by being cancelled: a server that answered after it would answer none of the pings."""
     took: list[float] = []
 
     async def session() -> None:
         async with stdio(home, era="legacy") as client, anyio.create_task_group() as group:
             await value(client, "vm_run", environment="debian:12", command="true")  # the template is there now
-            group.start_soon(client.call_tool, "vm_run", {"environment": "debian:12", "command": "sleep 10"})
-            await anyio.sleep(0.3)
+            answered = anyio.Event()
+
+            async def run() -> None:
+                await client.call_tool("vm_run", {"environment": "debian:12", "command": "sleep 1000"})
+                answered.set()
+
+            group.start_soon(run)
+            while not run_begun(home):  # noqa: ASYNC110 - another process does it
+                await anyio.sleep(0.05)
             for _ in range(PINGS):
                 began = time.monotonic()
                 await client.send_ping()  # type: ignore[deprecated, unused-ignore]
                 took.append(time.monotonic() - began)
+                assert not answered.is_set()
                 await anyio.sleep(0.4)
+            assert run_begun(home)
+            group.cancel_scope.cancel()
 
     anyio.run(session)
-    figures = sorted(round(seconds * 1000, 1) for seconds in took)
-    sys.stdout.write(f"{PINGS} pings during a vm_run of 10 s, ms: {figures}\n")
     assert len(took) == PINGS
-    assert max(took) < PING_SECONDS
+    figures = sorted(round(seconds * 1000, 1) for seconds in took)
+    sys.stdout.write(f"{PINGS} pings during a vm_run, ms: {figures}\n")
 
 
 @ERAS
@@ -339,6 +348,12 @@ def test_http_serves_who_knows_the_token(home: Paths, era: Era) -> None:
             for given in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": token}):
                 answer = await http.post(url, json={"jsonrpc": "2.0", "id": 1, "method": "tools/list"}, headers=given)
                 assert answer.status_code == 401
+            # What a web page could send through the browser of somebody who has the token there.
+            for foreign, status in (({"Origin": "http://evil.example"}, 403), ({"Host": "evil.example"}, 421)):
+                accepted = {"Accept": "application/json, text/event-stream"}
+                body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+                answer = await http.post(url, json=body, headers={**headers, **accepted, **foreign})
+                assert answer.status_code == status
 
     with http_server(home, token) as url:
         anyio.run(session, url)

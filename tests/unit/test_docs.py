@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import click
 import pytest
 
 from pyro_mcp import errors
+from pyro_mcp.cli.main import pyro
 from pyro_mcp.errors import PyroError
 from pyro_mcp.paths import Paths
 
@@ -117,6 +119,25 @@ def test_every_error_code_has_one_entry_in_troubleshooting() -> None:
     titles = [found["title"] for found in HEADING.finditer(prose(DOCS / "troubleshooting.md"))]
     entries = [title.strip("`") for title in titles if title.startswith("`")]
     assert sorted(entries) == sorted(error_codes(PyroError))
+
+
+def opening_options(command: click.Command) -> Iterator[str]:
+    """The options of *command*, and of all below it, that let more in or out than the default does."""
+    if isinstance(command, click.Group):
+        for name in command.list_commands(click.Context(command)):
+            child = command.get_command(click.Context(command), name)
+            assert child is not None
+            yield from opening_options(child)
+    for parameter in command.params:
+        if parameter.opts[0].startswith(("--allow", "--http", "--publish", "--network")):
+            yield parameter.opts[0]
+
+
+def test_the_threat_model_speaks_of_every_option_that_opens_something() -> None:
+    text = (DOCS / "threat-model.md").read_text() + (DOCS / "network.md").read_text()
+    options = set(opening_options(pyro))
+    assert {"--allow-path", "--http", "--publish"} <= options
+    assert [option for option in sorted(options) if f"`{option}" not in text and f" {option}`" not in text] == []
 
 
 def named_paths(holder: object) -> Iterator[str]:
