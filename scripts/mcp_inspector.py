@@ -125,6 +125,9 @@ def tasks(session: Session, project: Path) -> None:
     if session.call("job_wait", job_id=job)["exit_code"] != 4:
         raise SystemExit("job_wait")
     session.call("job_cancel", job_id=session.call("job_start", task_id=task, command="sleep 100")["job_id"])
+    session.call("task_publish", task_id=task, guest_port=80)
+    if len(session.call("task_unpublish", task_id=task)["unpublished_ports"]) != 1:
+        raise SystemExit("task_unpublish")
     for tool in ("task_status", "task_logs"):
         session.call(tool, task_id=task)
     session.call("task_list")
