@@ -90,7 +90,7 @@ inspector: ## Call every MCP tool with the MCP Inspector (needs npm; a minute an
 	$(RUN) python scripts/mcp_inspector.py
 
 cold: ## The guest tests with machines that boot: no templates.
-	PYRO_NO_TEMPLATES=1 $(RUN) pytest tests/guest
+	PYRO_NO_TEMPLATES=1 $(RUN) --group agent pytest tests/guest
 
 soak: ## 200 runs one after the other and 25 at once; the host is as it was afterwards.
 	PYRO_TEST_SOAK_RUNS=200 PYRO_TEST_SOAK_AT_ONCE=25 $(RUN) pytest tests/guest/test_soak.py --timeout 3600
