@@ -7,8 +7,9 @@ import dataclasses
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict, get_args
 
 from pyro_mcp.errors import InvalidRequest
@@ -34,6 +35,8 @@ LABELS_MOST = 64
 LABEL_VALUE_MOST = 120
 WORKSPACE = "/workspace"
 
+PATH_BYTES_MOST = 4095  # what Linux takes
+FILE_BYTES_MOST = 255
 MACHINE_ID = re.compile(r"[0-9a-f]{12}")
 USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}\$?(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,31})?")
 VARIABLE = re.compile(r"[^=\0]+")
@@ -140,6 +143,27 @@ def check_name(what: str, name: str) -> str:
     return name
 
 
+def check_path(what: str, path: str | os.PathLike[str]) -> Path:
+    """*path* of this host, made absolute, ``~`` expanded; raises InvalidRequest for what no path can be."""
+    try:
+        text = os.fspath(path)
+        found = Path(text).expanduser().absolute()
+        data = os.fsencode(found)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidRequest(f"{what} is not a path: {path!r:.80}") from error
+    if not text or b"\0" in data or len(data) > PATH_BYTES_MOST or max(map(len, data.split(b"/"))) > FILE_BYTES_MOST:
+        raise InvalidRequest(f"{what} cannot be a path: {text!r:.80}")
+    return found
+
+
+def check_words(what: str, words: Iterable[str]) -> tuple[str, ...]:
+    """*words* as a tuple; raises InvalidRequest for one string in place of several, and for what is no text."""
+    found = () if isinstance(words, str | bytes | Mapping) or not isinstance(words, Iterable) else tuple(words)
+    if (not found and words not in ((), [])) or not all(isinstance(word, str) for word in found):
+        raise InvalidRequest(f"{what} must be a list of texts")
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class TaskSpec:
     """What a task is asked to be, besides its machine. *idle_seconds*: its end when nothing runs and nobody asks."""
@@ -194,9 +218,11 @@ class CommandSpec:
         _check_words(self.argv)
         _check_timeout(self.timeout_seconds)
         _check_environment(self.env)
-        if self.cwd and (not self.cwd.startswith("/") or "\0" in self.cwd or len(self.cwd) > 4095):
+        if not isinstance(self.cwd, str) or (
+            self.cwd and (not self.cwd.startswith("/") or "\0" in self.cwd or len(self.cwd) > PATH_BYTES_MOST)
+        ):
             raise InvalidRequest("cwd must be an absolute path in the guest")
-        if self.user and not USER.fullmatch(self.user):
+        if not isinstance(self.user, str) or (self.user and not USER.fullmatch(self.user)):
             raise InvalidRequest("user must be a name, a uid, name:group or uid:gid")
 
 

@@ -85,9 +85,14 @@ def failure(error: PyroError, *, as_json: bool) -> None:
         result(error.as_dict())
         return
     for detail in error.details:
-        _tell(f"  | {detail}")
-    error_line(error.cause)
-    _tell(f"        {error.remedy}")
+        _tell(f"  | {printable(detail)}")
+    error_line(printable(error.cause))
+    _tell(f"        {printable(error.remedy)}")
+
+
+def printable(text: str) -> str:
+    """*text* without what would act on the terminal: names and evidence may be a guest's, or a stranger's."""
+    return "".join(char if char.isprintable() or char == "\t" else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def usage(synopsis: str, message: str, hint: str) -> None:

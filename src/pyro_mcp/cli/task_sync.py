@@ -58,7 +58,7 @@ def push(
     sync = pushed["workspace_sync"]
     _warn(sync)
     if dry_run:
-        render.lines(f"{change['action']} {_printable(change['path'])}" for change in sync["changes"])
+        render.lines(f"{change['action']} {render.printable(change['path'])}" for change in sync["changes"])
     more = (
         f" transferred_entries={sync['transferred_entries']} transferred_bytes={sync['transferred_bytes']}"
         f" deleted_entries={sync['deleted_entries']}{' dry_run=yes' if dry_run else ''}"
@@ -93,17 +93,12 @@ def pull(task: str, path: str, dest: str, *, replace: bool, as_json: bool) -> No
 def _line(done: "PushedSync") -> str:
     sync = done["workspace_sync"]
     return (
-        f"[task-sync] task_id={done['task_id']} mode={sync['mode']} source={_printable(sync['source_path'])}"
-        f" destination={_printable(sync['destination'])} entry_count={sync['entry_count']}"
+        f"[task-sync] task_id={done['task_id']} mode={sync['mode']} source={render.printable(sync['source_path'])}"
+        f" destination={render.printable(sync['destination'])} entry_count={sync['entry_count']}"
         f" bytes_written={sync['bytes_written']} execution_mode={done['execution_mode']}"
     )
 
 
 def _warn(sync: dict[str, Any]) -> None:
     for warning in sync["warnings"]:
-        render.progress_line(f"[task-sync] warning: {_printable(warning)}")
-
-
-def _printable(text: str) -> str:
-    """Names come from the guest, too: nothing in them may act on the terminal."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+        render.progress_line(f"[task-sync] warning: {render.printable(warning)}")

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from pyro_mcp.errors import InvalidRequest
 from pyro_mcp.guest.capture import CaptureSinks
 from pyro_mcp.guest.control import Control
 from pyro_mcp.guest.stdin import BytesStdin, DescriptorStdin, StdinSource
@@ -26,6 +27,10 @@ class CommandIO:
     on_started: Callable[[], None] | None = None
     stdin: int | bytes | None = None
     captured: CaptureSinks = field(default_factory=CaptureSinks)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.stdin, bool) or not isinstance(self.stdin, int | bytes | None):
+            raise InvalidRequest("stdin is a descriptor (a number) or bytes", remedy="Text: stdin=text.encode()")
 
     def source(self) -> StdinSource | None:
         """Where the command's standard input comes from."""

@@ -11,7 +11,7 @@ from pyro_mcp.errors import CapacityReached, InvalidRequest, LinkTimeout, Machin
 from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.progress import Progress
 from pyro_mcp.host.stopwatch import stage
-from pyro_mcp.model import CommandSpec, MachineSpec, NetworkReport, RunResult, check_machine_id
+from pyro_mcp.model import CommandSpec, MachineSpec, NetworkReport, RunResult, check_machine_id, check_words
 
 if TYPE_CHECKING:
     from pyro_mcp.drivers.base import RunningVmm
@@ -43,7 +43,7 @@ class Runs:
 
         Raises PortUnavailable before anything is started.
         """
-        wanted = tuple(publish)
+        wanted = check_words("publish", publish)
         if not wanted:
             return self._run(machine, command, io, progress, ())
         from pyro_mcp.engine.publish.in_run import listening

@@ -20,7 +20,7 @@ def new_job() -> str:
 
 def check_job(job: str) -> str:
     """Return *job*; raises InvalidRequest unless it is 16 lower-case hex digits."""
-    if not JOB.fullmatch(job):
+    if not isinstance(job, str) or not JOB.fullmatch(job):
         raise InvalidRequest(f"{job!r:.60} is not a job id (16 lower-case hex digits)")
     return job
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pyro_mcp.errors import InvalidRequest
-from pyro_mcp.model import NetworkPolicy
+from pyro_mcp.model import NetworkPolicy, check_path, check_words
 from pyro_mcp.network.ranges import METADATA, OPENABLE, collapsed
 
 LEARN = "learn"
@@ -38,7 +38,7 @@ def parse(
     hosts, private = _words("allow_hosts", allow_hosts), _words("allow_private", allow_private)
     listed = bool(hosts)
     if source is not None and not learn:
-        file = _file(Path(source))
+        file = _file(check_path("network_policy", source))
         listed = listed or FILE_KEYS[0] in file  # an empty list lets nothing out
         hosts += file.get(FILE_KEYS[0], [])
         private += file.get(FILE_KEYS[1], [])
@@ -113,9 +113,7 @@ def _range(text: str) -> str:
 
 
 def _words(name: str, values: Sequence[str]) -> list[str]:
-    if isinstance(values, str) or not all(isinstance(value, str) for value in values):
-        raise InvalidRequest(f"{name} must be a list of texts")
-    return list(values)
+    return list(check_words(name, values))
 
 
 def _bounded(name: str, values: Iterable[str], most: int) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from pyro_mcp.model import (
     PublishedEnvironment,
     PulledEnvironment,
     TemplateRecord,
+    check_path,
 )
 from pyro_mcp.paths import Paths
 from pyro_mcp.runtime import build
@@ -47,6 +48,7 @@ class EnvironmentMethods:
         *template*: also make the template of a machine with the default sizes, so that the first run is fast, too.
         *update*: take what its tag stands for today, and pin the tag to that.
         """
+        self._environments.inspect(environment)  # whether it can be had at all, before anything is fetched
         deadline = Deadline.after(INSTALL_SECONDS)
         kernel = self._kernel(deadline)
         installed = self._environments.pull(environment, progress=self._progress, deadline=deadline, update=update)
@@ -59,16 +61,14 @@ class EnvironmentMethods:
 
         ``DIRECTORY:TAG`` chooses one of several images in a layout.
         """
+        source = check_path("path", path)
         deadline = Deadline.after(INSTALL_SECONDS)
-        kernel = self._kernel(deadline)
-        source = Path(path).expanduser().absolute()
-        return _pulled(
-            self._environments.import_image(source, name, progress=self._progress, deadline=deadline), kernel
-        )
+        installed = self._environments.import_image(source, name, progress=self._progress, deadline=deadline)
+        return _pulled(installed, self._kernel(deadline))
 
     def export_environment(self, environment: str, path: str | Path) -> ExportedEnvironment:
         """Write an installed environment and its kernel as an OCI layout: a directory, or an archive (``.tar``)."""
-        target = Path(path).expanduser().absolute()
+        target = check_path("path", path)
         kernel = self._kernel(Deadline.after(INSTALL_SECONDS))
         digest = self._environments.export(environment, target, kernel, progress=self._progress)
         return {"name": environment, "path": str(target), "digest": digest}
@@ -85,7 +85,7 @@ class EnvironmentMethods:
         from pyro_mcp.environments.oci.publish import publish
         from pyro_mcp.environments.oci.reference import parse
 
-        directory = Path(layout).expanduser().absolute()
+        directory = check_path("layout", layout)
         if not directory.is_dir():
             raise InvalidRequest(f"{directory} is no OCI layout", remedy="Make one: pyro env export ENV DIRECTORY")
         deadline = Deadline.after(INSTALL_SECONDS)
@@ -102,6 +102,9 @@ class EnvironmentMethods:
 
         *everything*: the environments, too; *older_than_seconds*: those that were not used for that long.
         """
+        age = older_than_seconds
+        if isinstance(age, bool) or not isinstance(age, int | float | None) or (age is not None and not age >= 0):
+            raise InvalidRequest("older_than_seconds must be a number that is not negative")
         return self._environments.prune(everything=everything, older_than=older_than_seconds)
 
     def build_template(self, *, environment: str) -> TemplateRecord:

@@ -18,6 +18,7 @@ from pyro_mcp.engine.tasks.results import (
     TaskPorts,
     TaskRecordResult,
 )
+from pyro_mcp.errors import InvalidRequest
 from pyro_mcp.guest.control import Control
 from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.progress import Progress
@@ -35,6 +36,7 @@ from pyro_mcp.model import (
     MachineSpec,
     TaskSpec,
     Terminal,
+    check_path,
 )
 from pyro_mcp.network.policy import parse
 
@@ -104,7 +106,9 @@ class TaskMethods:
             require_isolation=require_isolation,
         )
         spec = TaskSpec(machine, name=name, labels=dict(labels or {}), idle_seconds=idle_seconds)
-        return self._task_service.create(spec, _path(source_path) if source_path else None, self._progress)
+        return self._task_service.create(
+            spec, None if source_path is None else check_path("source_path", source_path), self._progress
+        )
 
     def push_task_sync(
         self,
@@ -124,7 +128,9 @@ class TaskMethods:
         from pyro_mcp.engine.workspace import PushOptions
 
         options = PushOptions(delete=delete, dry_run=dry_run, respect_ignore=respect_ignore)
-        task, result = self._task_service.push(task_id, _path(source_path), dest, options, self._progress)
+        task, result = self._task_service.push(
+            task_id, check_path("source_path", source_path), dest, options, self._progress
+        )
         return {
             "task_id": task.task_id,
             "execution_mode": task.execution_mode,
@@ -139,7 +145,7 @@ class TaskMethods:
         from pyro_mcp.engine.workspace import PullOptions
 
         options = PullOptions(replace=replace)
-        task, result = self._task_service.pull(task_id, path, _path(dest), options, self._progress)
+        task, result = self._task_service.pull(task_id, path, check_path("dest", dest), options, self._progress)
         return {
             "task_id": task.task_id,
             "execution_mode": task.execution_mode,
@@ -218,6 +224,8 @@ class TaskMethods:
 
         ``control.leave()``, from any thread, ends the waiting: Interrupted.
         """
+        if isinstance(timeout_seconds, bool) or not isinstance(timeout_seconds, int | float | None):
+            raise InvalidRequest("timeout_seconds must be a number")
         deadline = Deadline.never() if timeout_seconds is None else Deadline.after(timeout_seconds)
         with contextlib.nullcontext(control) if control else Control() as own:
             found, entry = self._task_service.wait(task_id, job_id, deadline, own)
@@ -274,7 +282,3 @@ class TaskMethods:
         from pyro_mcp.engine.tasks.service import TaskService
 
         return TaskService(self._context)
-
-
-def _path(path: str | Path) -> Path:
-    return Path(path).expanduser().absolute()

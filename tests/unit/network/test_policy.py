@@ -130,5 +130,5 @@ def test_a_wrong_policy_file_is_refused(tmp_path: Path, text: str, words: str) -
 
 def test_a_policy_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     for name in (str(tmp_path / "absent"), str(tmp_path), "a\0b"):
-        with pytest.raises(InvalidRequest, match="cannot be read"):
+        with pytest.raises(InvalidRequest, match="cannot be"):
             parse(source=name)

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -209,3 +210,76 @@ def test_a_machine_of_an_event_loop_is_deleted_at_the_end_of_its_block(pyro: Pyr
     vm_id = anyio.run(session)
     with pytest.raises(UnknownMachine):
         pyro.status_vm(vm_id)
+
+
+BIG = "x" * 10_000_000
+# What no parameter that is a text, a number or a path takes; a text that some parameter takes is harmless.
+STRANGE: dict[str, Any] = {
+    "10 MB": BIG,
+    "newline": "a\nb",
+    "NUL": "a\0b",
+    "no character": "\udcff",
+    "None": None,
+    "list": ["a"],
+    "record": {"task_id": "0" * 12},
+    "bytes": b"x",
+}
+
+# A command may have lines and bytes that are no text, and hosts are a list.
+GOOD = {("command", "newline"), ("command", "no character"), ("hosts", "list")}
+
+
+def strange_calls(pyro: Pyro, bad: Any) -> dict[str, Callable[[], object]]:  # noqa: ANN401 - that is the point
+    """A call for every method that takes something, with *bad* for it; where ``None`` is good, with a number."""
+    wrong: Any = 5 if bad is None else bad
+    run = functools.partial(pyro.run_in_vm, **MACHINE)
+    return {
+        "environment": lambda: pyro.inspect_environment(bad),
+        "name of an import": lambda: pyro.import_environment("/nowhere", name=bad),
+        "path of an import": lambda: pyro.import_environment(bad, name="mine:1"),
+        "layout": lambda: pyro.publish_environment(bad, "localhost/x:1"),
+        "environment of a run": lambda: pyro.run_in_vm(environment=bad, command="true"),
+        "command": lambda: run(command=bad),
+        "cwd": lambda: run(command="true", cwd=wrong),
+        "user": lambda: run(command="true", user=wrong),
+        "timeout": lambda: run(command="true", timeout_seconds=bad),
+        "cpus": lambda: run(command="true", vcpu_count=bad),
+        "driver": lambda: run(command="true", driver=bad),
+        "isolation": lambda: run(command="true", require_isolation=bad),
+        "ports": lambda: run(command="true", publish=bad),
+        "hosts": lambda: run(command="true", allow_hosts=bad),
+        "one host": lambda: run(command="true", allow_hosts=[bad]),
+        "name of a task": lambda: pyro.create_task(**MACHINE, name=wrong),
+        "label": lambda: pyro.create_task(**MACHINE, labels={"label": bad}),
+        "age": lambda: pyro.prune_environments(older_than_seconds=wrong if bad is not None else -1),
+        "machine": lambda: pyro.status_vm(bad),
+        "deleted machine": lambda: pyro.delete_vm(bad),
+        "task": lambda: pyro.status_task(bad),
+        "deleted task": lambda: pyro.delete_task(bad),
+        "task of a command": lambda: pyro.exec_task(bad, command="true"),
+        "source": lambda: pyro.push_task_sync("work", bad),
+        "job": lambda: pyro.wait_task_job("work", bad),
+        "attached job": lambda: pyro.attach_task_job("work", bad),
+        "signal": lambda: pyro.signal_task_job("work", "0" * 16, bad),
+        "port": lambda: pyro.publish_task("work", bad),
+        "taken back port": lambda: pyro.unpublish_task("work", bad),
+        "longer life": lambda: pyro.extend_task("work", ttl_seconds=wrong),
+    }
+
+
+@pytest.mark.parametrize("what", STRANGE)
+def test_a_strange_argument_is_a_short_value_error(what: str, pyro: Pyro) -> None:
+    for name, call in strange_calls(pyro, STRANGE[what]).items():
+        if (name, what) in GOOD:
+            continue
+        with pytest.raises(InvalidRequest) as refused:
+            call()
+        assert len(refused.value.cause) < 400, name
+    assert list(pyro.state_directory.glob("machines/*")) == []
+    assert pyro.list_tasks()["tasks"] == []
+
+
+def test_input_that_is_text_is_refused_with_a_remedy(pyro: Pyro) -> None:
+    text: Any = "text"
+    with pytest.raises(InvalidRequest, match="stdin is a descriptor"):
+        pyro.run_in_vm(**MACHINE, command="cat", stdin=text)

@@ -38,7 +38,7 @@ class Port:
     @classmethod
     def parse(cls, text: str) -> "Port":
         """Read ``[ADDR:]HOSTPORT:GUESTPORT``; an IPv6 address stands in brackets. Raises InvalidRequest."""
-        found = SHAPE.fullmatch(text)
+        found = SHAPE.fullmatch(text) if isinstance(text, str) else None
         if found is None:
             raise InvalidRequest(
                 f"{text!r:.80} is not [ADDR:]HOSTPORT:GUESTPORT",

@@ -152,8 +152,8 @@ class Jobs:
 
     def signal(self, wanted: str, job: str, number: int, scope: Literal["group", "all"]) -> tuple[str, bool]:
         """Send a signal to a job; the task's id, and whether a process got it. A job that has ended gets nothing."""
-        if isinstance(number, bool) or not 1 <= number <= 64:
-            raise InvalidRequest(f"{number} is not a signal number")
+        if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= 64:
+            raise InvalidRequest(f"{number!r:.60} is not a signal number")
         if scope not in ("group", "all"):
             raise InvalidRequest("scope must be group or all")
         check_job(job)

@@ -9,7 +9,7 @@ from pyro_mcp.engine.database import Database
 from pyro_mcp.engine.tasks.records import CommandRecord, State, TaskRecord
 from pyro_mcp.errors import InvalidRequest, StorageFault, UnknownJob, UnknownTask
 from pyro_mcp.host.processes import ProcessId
-from pyro_mcp.model import MACHINE_ID
+from pyro_mcp.model import MACHINE_ID, NAME
 
 BROKEN = (ValueError, KeyError, TypeError, AttributeError)
 # Of what no task is called: longer than this it resembles no name, and this much of an id's beginning says which.
@@ -44,10 +44,12 @@ class TaskRows:
 
     def find(self, wanted: str) -> TaskRecord:
         """The task with that id or name; raises UnknownTask, or StorageFault when its record is damaged."""
+        if not isinstance(wanted, str):
+            raise InvalidRequest(f"{wanted!r:.80} is not the id or the name of a task")
         with self._database.transaction() as connection:
             if MACHINE_ID.fullmatch(wanted):
                 return self._read(connection, wanted)
-            named = self._named(connection, wanted)
+            named = self._named(connection, wanted) if NAME.fullmatch(wanted) else []
             if not named:
                 raise UnknownTask(f"there is no task {wanted!r:.80}{_nearest(wanted, connection.execute(KNOWN_TASKS))}")
             return named[0]
