@@ -17,6 +17,7 @@ setup: ## Get uv, the Python environment, the agent and the host packages.
 	@scripts/get_uv.sh
 	$(UV) sync --quiet
 	$(RUN) pyro setup --yes
+	@command -v uv >/dev/null || echo 'Your shell does not find uv yet: export PATH="$$HOME/.local/bin:$$PATH"'
 
 dev-setup: setup ## The same, and what the tests need: a registry, skopeo, umoci, busybox, zsh, fish.
 	$(RUN) pyro setup --yes --dev

@@ -10,11 +10,11 @@ if ! command -v python3 >/dev/null; then
   exit 1
 fi
 home="${XDG_DATA_HOME:-$HOME/.local/share}/pyro-mcp/uv"
-if ! python3 -m venv "$home" 2>/dev/null; then
+if ! python3 -m venv "$home" >/dev/null 2>&1; then
   # Debian keeps the venv module in a package of its own.
   [ "$(id -u)" = 0 ] && privileged=() || privileged=(sudo)
   "${privileged[@]}" apt-get update -qq
-  "${privileged[@]}" apt-get install -qq --yes --no-install-recommends python3-venv
+  "${privileged[@]}" apt-get install -qq --yes --no-install-recommends python3-venv >/dev/null
   python3 -m venv "$home"
 fi
 "$home/bin/pip" install --quiet --disable-pip-version-check 'uv>=0.5,<1'
@@ -23,4 +23,3 @@ ln -sf "$home/bin/uv" "$HOME/.local/bin/uv"
 if [ "$(id -u)" = 0 ] && [ ! -e /usr/local/bin/uv ]; then
   ln -s "$home/bin/uv" /usr/local/bin/uv
 fi
-command -v uv >/dev/null || echo "uv is in $HOME/.local/bin: add that to your PATH" >&2

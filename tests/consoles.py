@@ -84,6 +84,7 @@ VARIABLE = tuple(
         (r"(?<=Time left: )\d+", r"\d+"),
         (r"\[(?:not )?installed\]", r"\[(?:not )?installed\]"),
         (r"\b(?:yes|no)\b", r"(?:yes|no)"),
+        (r"(?<=uplink=)\w+", r"\w+"),
         (r"(?<=\"accelerator\": )\"\w+\"", r"\"\w+\""),
         (r"(?<=qemu \()(?:kvm|tcg); .*(?=\)$)", r"(?:kvm|tcg); [^\n]*"),
         (r"(?<=KVM is not used: ).*", r"[^\n]*"),

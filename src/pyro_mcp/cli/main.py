@@ -1,5 +1,6 @@
 """The ``pyro`` command: verbs load when they are used; every failure ends here as a message and an exit code."""
 
+import errno
 import importlib
 import os
 import signal
@@ -82,6 +83,21 @@ def run(args: Sequence[str]) -> int:
     as_json = "--json" in (words[: words.index("--")] if "--" in words else words)
     guest_verb = any(words[: len(verb)] == verb for verb in GUEST_VERBS)
     try:
+        return _carry_out(words, as_json=as_json, guest_verb=guest_verb)
+    except render.OutputClosed as error:
+        return error.exit_code
+    except BrokenPipeError:
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        return _output_failed(render.OutputFailed(f"the output cannot be written: {error.strerror}"))
+    except render.OutputFailed as error:
+        return _output_failed(error, EXIT_FAILURE if guest_verb else FAILURE)
+
+
+def _carry_out(words: list[str], *, as_json: bool, guest_verb: bool) -> int:
+    try:
         result = pyro.main(words, prog_name="pyro", standalone_mode=False)
     except click.UsageError as error:
         return _usage(error, as_json=as_json)
@@ -90,16 +106,20 @@ def run(args: Sequence[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         render.error_line("interrupted")
         return 128 + signal.SIGINT
-    except render.OutputClosed as error:
-        return error.exit_code
+    except (render.OutputClosed, render.OutputFailed):
+        raise
     except PyroError as error:
         render.failure(error, as_json=as_json)
         if error.exit_code != EXIT_FAILURE:
             return error.exit_code
         return EXIT_FAILURE if guest_verb else FAILURE
-    except BrokenPipeError:
-        return 128 + signal.SIGPIPE
     return result if isinstance(result, int) else 0
+
+
+def _output_failed(error: render.OutputFailed, code: int = FAILURE) -> int:
+    """There is only stderr left to say it on."""
+    render.failure(error, as_json=False)
+    return code
 
 
 def _usage(error: click.UsageError, *, as_json: bool) -> int:

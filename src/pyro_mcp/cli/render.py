@@ -1,12 +1,14 @@
 """The one module that prints. stdout is the result, stderr is everything else."""
 
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from pyro_mcp.errors import Interrupted, PyroError
+from pyro_mcp.errors import HostFault, Interrupted, PyroError
 
 if TYPE_CHECKING:
     from pyro_mcp.engine.tasks.results import TaskExecResult
@@ -22,6 +24,23 @@ class OutputClosed(Interrupted):
     exit_code = 141
 
 
+class OutputFailed(HostFault):
+    """Our output could not be written: a full disk, most often."""
+
+    usual_remedy = "Look at where the output goes: is the disk full?"
+
+
+@contextmanager
+def _output() -> Iterator[None]:
+    """Raises OutputClosed and OutputFailed for what becomes of writing a result."""
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise OutputClosed("the reader of the output went away") from error
+    except OSError as error:
+        raise OutputFailed(f"the output cannot be written: {error.strerror}") from error
+
+
 def result(value: Mapping[str, object]) -> None:
     """A result as JSON: indented, keys sorted."""
     lines([json.dumps(value, indent=2, sort_keys=True)])
@@ -29,8 +48,9 @@ def result(value: Mapping[str, object]) -> None:
 
 def lines(texts: Iterable[str]) -> None:
     """Result lines."""
-    sys.stdout.write("".join(f"{text}\n" for text in texts))
-    sys.stdout.flush()
+    with _output():
+        sys.stdout.write("".join(f"{text}\n" for text in texts))
+        sys.stdout.flush()
 
 
 class _Voice:
@@ -56,16 +76,18 @@ def warning_line(text: str) -> None:
 
 
 def _tell(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # nobody is there to be told: the work and its exit code stay what they are
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
 
 
 def status_line(text: str) -> None:
     """A line that replaces the one before it, on a terminal; empty: take it away."""
     if _Voice.quiet or not _understands_escapes():
         return
-    sys.stderr.write(f"\r\x1b[2K{text}")
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"\r\x1b[2K{text}")
+        sys.stderr.flush()
 
 
 def error_line(text: str) -> None:
@@ -103,13 +125,11 @@ def usage(synopsis: str, message: str, hint: str) -> None:
 
 
 def guest_bytes(descriptor: int, data: bytes | memoryview) -> None:
-    """What the guest wrote, byte for byte, at once. *descriptor* is 1 or 2. Raises OutputClosed."""
+    """What the guest wrote, byte for byte, at once. *descriptor* is 1 or 2. Raises OutputClosed, OutputFailed."""
     view = memoryview(data)
-    try:
+    with _output():
         while view:
             view = view[os.write(descriptor, view) :]
-    except BrokenPipeError as error:
-        raise OutputClosed("the reader of the output went away") from error
 
 
 def command_summary(tag: str, result: "TaskExecResult") -> None:
