@@ -287,7 +287,7 @@ class Cleanup(TypedDict):
 class NetworkReport(TypedDict):
     """The network a machine had. *policy* ``public``, ``learn`` or ``allow-list``.
 
-    *problem*: why nothing goes out any more although the machine runs, and what helps; empty when all is well.
+    *problem*: why no connection works although the machine runs, and what helps; empty when all is well.
     *denied*: packets by class, and under ``name`` refused questions to the resolver; ``None``: not to be read any more.
     *refused_names*: the first of those names. *learned*: with ``learn``, the hosts an allow-list would need.
     """

@@ -25,7 +25,7 @@ STATS_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 NAMES_MOST = 64
 PREFIX = "denied_"
 GATE_LOST = (
-    "the process that kept the machine's way out has ended, so nothing gets out and no name is answered;"
+    "the process that kept the machine's way out has ended: no connection works and no name is answered;"
     " start the machine anew"
 )
 
