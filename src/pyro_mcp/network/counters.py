@@ -5,6 +5,7 @@ The numbers are the kernel's. The names are the guest's choice: they are bounded
 
 import json
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from pyro_mcp.network.rules import DENIALS, TABLE
 from pyro_mcp.paths import MachinePaths
 
 READ_SECONDS = 5.0
+ENTER = Path(__file__).with_name("enter.py")
 STATS_BYTES_MOST = 1 << 20
 STATS_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 NAMES_MOST = 64
@@ -81,11 +83,12 @@ def _concatenated(element: Mapping[str, Any]) -> tuple[str, str, int]:
 
 def _table(vmm: ProcessId) -> list[dict[str, Any]] | None:
     """The ruleset of the namespace *vmm* is in; ``None`` when it cannot be read."""
-    namespaces = f"/proc/{vmm.pid}/ns"
-    user = [] if os.geteuid() == 0 else [f"--user={namespaces}/user", "--preserve-credentials"]
-    argv = ["nsenter", *user, f"--net={namespaces}/net", "nft", "-j", "list", "table", "inet", TABLE]
+    if os.geteuid() == 0:
+        enter = ["nsenter", f"--net=/proc/{vmm.pid}/ns/net"]
+    else:
+        enter = [sys.executable, "-I", "-S", str(ENTER), str(vmm.pid)]
     try:
-        said = proc.run(argv, Deadline.after(READ_SECONDS)).stdout
+        said = proc.run([*enter, "nft", "-j", "list", "table", "inet", TABLE], Deadline.after(READ_SECONDS)).stdout
         found: list[dict[str, Any]] = json.loads(said)["nftables"]
     except (HostFault, ValueError, KeyError):  # the machine has just ended, for instance
         return None
