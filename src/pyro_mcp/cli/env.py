@@ -189,7 +189,8 @@ def verify(environments: tuple[str, ...], *, as_json: bool) -> None:
     if as_json:
         render.result({"environments": records})
     else:
-        render.lines(f"{record['name']} {record['source_digest']} ok" for record in records)
+        told = [f"{record['name']} {record['source_digest']} ok" for record in records]
+        render.lines(told or ["No environment is installed."])
 
 
 @command.command("pins", short_help="Show which digest each tag is pinned to.")
@@ -208,7 +209,7 @@ def pins(*, as_json: bool) -> None:
     if as_json:
         render.result({"pins": found})
     else:
-        render.lines(f"{name} {digest}" for name, digest in sorted(found.items()))
+        render.lines([f"{name} {digest}" for name, digest in sorted(found.items())] or ["No tag is pinned."])
 
 
 @command.command("prune", short_help="Remove what no installed environment needs.")

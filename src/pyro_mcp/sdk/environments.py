@@ -69,6 +69,8 @@ class EnvironmentMethods:
     def export_environment(self, environment: str, path: str | Path) -> ExportedEnvironment:
         """Write an installed environment and its kernel as an OCI layout: a directory, or an archive (``.tar``)."""
         target = check_path("path", path)
+        if not self._environments.inspect(environment)["installed"]:
+            self._environments.verify(environment)  # says so, before a kernel is fetched
         kernel = self._kernel(Deadline.after(INSTALL_SECONDS))
         digest = self._environments.export(environment, target, kernel, progress=self._progress)
         return {"name": environment, "path": str(target), "digest": digest}

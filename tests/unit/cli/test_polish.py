@@ -63,6 +63,25 @@ def test_every_command_with_a_result_has_it_as_json_too(words: tuple[str, ...]) 
     assert "--json" in options or always
 
 
+@pytest.mark.parametrize("words", sorted(set(EVERY) - WITHOUT_JSON - {("demo", "ollama")}), ids=" ".join)
+def test_every_failure_is_json_too_when_that_was_asked_for(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*words, "--json", "--nosuch"]) == 2
+    failure = json.loads(capsys.readouterr().out)
+    assert (failure["ok"], failure["code"]) == (False, "invalid_request")
+    arguments = [one for one in EVERY[words].params if isinstance(one, click.Argument) and one.required]
+    if arguments:
+        code = run([*words, "--json", *("no such" for _ in arguments), *(["--", "true"] if words == ("run",) else [])])
+        shown = capsys.readouterr()
+        failure = json.loads(shown.out)
+        assert code in (1, 2, 125)
+        assert failure["ok"] is False
+        assert failure["error"]
+        assert failure["remedy"]
+        assert "Traceback" not in shown.err
+
+
 def test_the_help_of_a_run_has_its_options_in_sections(capsys: pytest.CaptureFixture[str]) -> None:
     run(["run", "--help"])
     lines = capsys.readouterr().out.splitlines()
