@@ -116,7 +116,7 @@ def certify(directory: Path) -> None:
 
 
 class Web(http.server.BaseHTTPRequestHandler):
-    """What the site has; ``/big`` is big, everything else says whose address was asked."""
+    """What the site has; ``/big`` is big, ``/bytes/N`` are so many, everything else says whose address was asked."""
 
     sites = Path()
 
@@ -126,6 +126,8 @@ class Web(http.server.BaseHTTPRequestHandler):
         file = file / "index.html" if file.is_dir() else file
         if self.path == "/big":
             self.answer(200, bytes(BIG))
+        elif self.path.startswith("/bytes/"):
+            self.answer(200, bytes(int(self.path.rpartition("/")[2])))
         elif not site.is_relative_to(self.sites) or site == self.sites or not site.is_dir():
             proxied = " by a proxy" if self.headers.get(PROXIED) else ""
             self.answer(200, f"this is {self.connection.getsockname()[0]}{proxied}\n".encode())

@@ -34,6 +34,12 @@ for host in "$@"; do
 done
 """
 
+# Answers so many clients as it is told, and ends.
+SERVER = (
+    "use IO::Socket::INET; $|=1; my $s=IO::Socket::INET->new(LocalAddr=>q(127.0.0.1),LocalPort=>80,Listen=>9) or die;"
+    " print qq(ready\\n); for (1..$ARGV[0]) { my $c=$s->accept; my $r=<$c>; print $c qq(said $r); close $c }"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Host:

@@ -1,41 +1,26 @@
 """Guests with a network, in a world of the test's own: both ways out, as root and as a normal user, and kill -9."""
 
-import itertools
 import json
 import os
-import select
 import signal
-import stat
 import subprocess
-import sys
-import sysconfig
-import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from tests.network_world import BIG, World
+from tests.process_tree import END_SECONDS, descendants, ends
 
 from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.wait import until
-from pyro_mcp.paths import Paths
+from pyro_mcp.network.counters import GATE_LOST
 
-from .conftest import CACHE, ROOT, Ended, leftovers, pyro_argv
+from .conftest import leftovers
+from .network_host import KINDS, LOOK, ONLY_ROOT, RUN_SECONDS, SERVER, Host, seen, world_of
+from .sites import add_project
 
-pytestmark = [
-    pytest.mark.guest,
-    pytest.mark.usefixtures("home"),
-    pytest.mark.skipif(os.geteuid() != 0, reason="only root can make the world of these tests"),
-]
-UPLINKS = {"veth": True, "pasta": False}  # by what the host has to do for them: forward
-RUN_SECONDS = 240.0
-END_SECONDS = 20.0
-TUN = Path("/dev/net/tun")
-USER = 1000
-# What setpriv itself starts, it starts with root's right to walk every directory.
-AS_USER = ("setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "env")
-SIDE_BY_SIDE = 3
+pytestmark = [pytest.mark.guest, pytest.mark.usefixtures("home"), ONLY_ROOT]
+SIDE_BY_SIDE = 10
 CLOSED = (
     "10.0.0.1",
     "100.64.0.1",
@@ -46,77 +31,37 @@ CLOSED = (
     "5.6.7.8",  # the host itself
     "172.29.1.1",  # the gateway
 )
-# Each word is a host; says what its web server said, or `closed`.
-LOOK = """
-for host in "$@"; do
-  said=$(timeout 5 bash -c "exec 3<>/dev/tcp/$host/80"' && echo -e "GET / HTTP/1.0\\r\\n\\r" >&3 && tail -n 1 <&3' 2>&-)
-  echo "$host: ${said:-closed}"
-done
-"""
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
-    """The host of a world, and pyro on it."""
-
-    world: World
-    uplink: str
-    program: tuple[str, ...] = tuple(pyro_argv([]))
-
-    def pyro(self, *words: str, stdin: str = "") -> Ended:
-        """A pyro command, run to its end."""
-        argv = self.world.inside([*self.program, *words])
-        done = subprocess.run(argv, input=stdin.encode(), capture_output=True, timeout=RUN_SECONDS, check=False)
-        return Ended(done.returncode, done.stdout, done.stderr)
-
-    def look(self, *hosts: str, options: tuple[str, ...] = ("--network",)) -> dict[str, str]:
-        """What a guest gets from the web server of each host."""
-        words = ("run", "-i", *options, "--timeout-seconds", "120", "debian:12", "--", "bash", "-s", *hosts)
-        ended = self.pyro(*words, stdin=LOOK)
-        assert ended.code == 0, ended.errors
-        lines = (line.partition(": ") for line in ended.text.splitlines())
-        return {host: said for host, _, said in lines}
-
-
-@pytest.fixture(scope="module", params=UPLINKS)
-def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    with World(tmp_path_factory.mktemp("world"), forwards=UPLINKS[request.param]) as world:
-        yield Host(world, request.param)
+@pytest.fixture(scope="module", params=KINDS)
+def host(
+    request: pytest.FixtureRequest, shared_cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Host]:
+    assert shared_cache
+    with world_of(request.param, tmp_path_factory.mktemp("world")) as found:
+        yield found
 
 
 @pytest.fixture
 def veth(tmp_path: Path) -> Iterator[Host]:
-    with World(tmp_path, forwards=True) as world:
-        yield Host(world, "veth")
+    with world_of("veth", tmp_path) as found:
+        yield found
 
 
 def test_a_guest_reaches_the_internet_and_nothing_else(host: Host) -> None:
-    seen = host.look("example.com", "8.8.8.8", "evil.example", *CLOSED)
-    assert seen.pop("example.com") == "this is 93.184.216.34"
-    assert seen.pop("8.8.8.8") == "this is 8.8.8.8"
-    assert set(seen) == {"evil.example", *CLOSED}
-    assert set(seen.values()) == {"closed"}
-    assert host.world.traces() == []
+    found = host.look("example.com", "8.8.8.8", "evil.example", *CLOSED)
+    assert found.pop("example.com") == "this is 93.184.216.34"
+    assert found.pop("8.8.8.8") == "this is 8.8.8.8"
+    assert set(found) == {"evil.example", *CLOSED}
+    assert set(found.values()) == {"closed"}
+    assert until(lambda: not host.world.traces(), Deadline.after(END_SECONDS))  # the kernel's own pace
 
 
-def test_an_allow_list_opens_its_names_and_nothing_else(host: Host) -> None:
-    options = ("--allow-host", "example.com:80", "--json")
-    words = (
-        "run",
-        "-i",
-        *options,
-        "debian:12",
-        "--",
-        "bash",
-        "-s",
-        "example.com",
-        "93.184.216.34",
-        "other.example",
-        "8.8.8.8",
-    )
+def test_an_allow_list_opens_its_names_and_nothing_else_and_says_what_it_denied(host: Host) -> None:
+    hosts = ("example.com", "93.184.216.34", "other.example", "8.8.8.8")
+    words = ("run", "-i", "--allow-host", "example.com:80", "--json", "debian:12", "--", "bash", "-s", *hosts)
     result = json.loads(host.pyro(*words, stdin=LOOK).stdout)
-    said = dict(line.split(": ") for line in result["stdout"].splitlines())
-    assert said == {
+    assert seen(result["stdout"]) == {
         "example.com": "this is 93.184.216.34",
         "93.184.216.34": "this is 93.184.216.34",
         "other.example": "closed",
@@ -124,11 +69,75 @@ def test_an_allow_list_opens_its_names_and_nothing_else(host: Host) -> None:
     }
     assert result["network"]["denied"]["unlisted"] > 0
     assert result["network"]["refused_names"] == ["other.example"]
+    assert result["network"]["problem"] == ""
+    assert "network_namespace" in result["isolation"]["sandbox"]
+
+
+def test_learning_names_what_a_run_needed_and_that_suffices(host: Host) -> None:
+    words = ("run", "-i", "--network-policy", "learn", "debian:12", "--", "bash", "-s", "example.com", "8.8.8.8")
+    ended = host.pyro(*words, stdin=LOOK)
+    (line,) = [line for line in ended.errors.splitlines() if line.startswith("[run] learned: ")]
+    options = line.removeprefix("[run] learned: ").split()
+    assert options == ["--allow-host", "8.8.8.8:80", "--allow-host", "example.com:80"]
+    again = host.look("example.com", "8.8.8.8", "other.example", options=tuple(options))
+    assert again == {**seen(ended.text), "other.example": "closed"}
+    assert again["example.com"] == "this is 93.184.216.34"
 
 
 def test_a_guest_without_the_option_has_no_device(host: Host) -> None:
     ended = host.pyro("run", "debian:12", "--", "ls /sys/class/net")
     assert ended.text.split() == ["lo"]
+
+
+GIT = "git ls-remote https://git.example/project.git main | cut -f 2; env | grep -i -e proxy -e secret; true"
+
+
+def test_tls_is_believed_by_the_authority_that_was_named_and_by_no_other(host: Host) -> None:
+    (host.world.sites / "git.example").mkdir(parents=True)
+    add_project(host.world.sites / "git.example")
+    of_the_host = {"https_proxy": "http://user:secret@127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
+    words = ("run", "--allow-host", "git.example", "debian:12", "--", GIT)
+    strange = host.pyro(*words, env=of_the_host)
+    assert "certificate" in strange.errors
+    ended = host.pyro(*words, env={**of_the_host, "PYRO_CA_FILE": str(host.world.authority)})
+    assert ended.text == "refs/heads/main\n", ended.errors
+
+
+PUBLISH = """
+import socket, sys, threading
+from pyro_mcp import Pyro
+from pyro_mcp.host.progress import Silent
+
+def ask(port):
+    with socket.create_connection(("127.0.0.1", port), 60) as connection:
+        connection.sendall(b"hello\\n")
+        return b"".join(iter(lambda: connection.recv(4096), b"")).decode().strip()
+
+class Told(Silent):
+    def phase(self, name, **fields):
+        if name == "publish":
+            self.port = int(str(fields["address"]).rpartition(":")[2])
+
+told, ready = Told(), threading.Event()
+pyro = Pyro(progress=told)
+server = f"perl -e '{sys.argv[1]}'"
+with pyro.task(environment="debian:12") as task:
+    task.exec(f"(setsid {server} 9 >/log 2>&1 &); until grep -q ready /log; do sleep 0.1; done", timeout_seconds=60)
+    port = task.publish("0:80")["host_port"]
+    print("task:", ask(port))
+client = threading.Thread(target=lambda: ready.wait(60) and print("run:", ask(told.port)))
+client.start()
+done = pyro.run_in_vm(
+    environment="debian:12", command=f"{server} 1", timeout_seconds=60, publish=["0:80"],
+    on_stdout=lambda _: ready.set(),
+)
+client.join()
+print(done["exit_code"])
+"""
+
+
+def test_ports_of_tasks_and_runs_are_reached_and_need_no_network(host: Host) -> None:
+    assert host.script(PUBLISH, SERVER).splitlines() == ["task: said hello", "run: said hello", "0"]
 
 
 AGAIN = """
@@ -144,67 +153,58 @@ print(pyro.exec_vm(vm, command={command!r})["stdout"])
 
 def test_a_stopped_machine_has_the_same_policy_when_it_starts_again(veth: Host) -> None:
     script = f"cat >/tmp/look <<'END'\n{LOOK}\nEND\nbash /tmp/look example.com 8.8.8.8"
-    said = veth.world.ask(sys.executable, "-c", AGAIN.format(command=script))
+    said = veth.script(AGAIN.format(command=script))
     assert said.split("\n")[:2] == ["example.com: this is 93.184.216.34", "8.8.8.8: closed"]
+
+
+POOLED = """
+import sys
+from pyro_mcp import Pyro
+look = sys.argv[1]
+with Pyro(pool=1) as pyro:
+    for allowed in (["example.com:80"], ["example.com:80"], ["other.example:80"]):
+        done = pyro.run_in_vm(environment="debian:12", command=look, allow_hosts=allowed, timeout_seconds=120)
+        assert pyro.wait_for_pool(100)
+        print(done["network"]["allow_hosts"], *done["stdout"].splitlines(), sep="|")
+"""
+
+
+def test_machines_of_a_pool_have_the_policy_they_are_asked_for(veth: Host) -> None:
+    script = f"cat >/tmp/look <<'END'\n{LOOK}\nEND\nbash /tmp/look example.com other.example"
+    one, other = "example.com: this is 93.184.216.34", "other.example: this is 93.184.216.35"
+    assert veth.script(POOLED, script).splitlines() == [
+        f"['example.com:80']|{one}|other.example: closed",
+        f"['example.com:80']|{one}|other.example: closed",
+        f"['other.example:80']|example.com: closed|{other}",
+    ]
 
 
 FETCH = """
 cat /sys/class/net/eth0/address
+read go
 exec 3<>/dev/tcp/example.com/80
 echo -e "GET /big HTTP/1.0\\r\\n\\r" >&3
 wc -c <&3
 """
 
 
-def test_machines_side_by_side_have_an_address_each(veth: Host) -> None:
-    words = ["run", "-i", "--network", "--timeout-seconds", "120", "debian:12", "--", "bash"]
-    argv = veth.world.inside(pyro_argv(words))
-    runs = [
-        subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(SIDE_BY_SIDE)
-    ]
-    outputs = [run.communicate(FETCH, timeout=RUN_SECONDS)[0].split() for run in runs]
+@pytest.mark.parametrize("cold", ["", "1"], ids=["resumed", "cold"])
+def test_machines_side_by_side_have_an_address_each(veth: Host, cold: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYRO_NO_TEMPLATES", cold)
+    options = ("--network", "--mem-mib", "256", "--timeout-seconds", "180", "debian:12", "--")
+    if not cold:
+        assert veth.pyro("run", *options, "true").code == 0  # the template is there from now on
+    words = (*options, "bash", "-c", FETCH)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    runs = [subprocess.Popen(veth.argv("run", "-i", *words), **pipes) for _ in range(SIDE_BY_SIDE)]  # type: ignore[call-overload]
+    assert len({run.stdout.readline() for run in runs}) == SIDE_BY_SIDE  # all are up, each with a device of its own
+    for run in runs:
+        run.stdin.write("\n")
+        run.stdin.flush()
+    sizes = [int(run.communicate(timeout=RUN_SECONDS)[0]) for run in runs]
+    assert all(size > BIG for size in sizes)
     assert [run.returncode for run in runs] == [0] * SIDE_BY_SIDE
-    assert len({mac for mac, _ in outputs}) == SIDE_BY_SIDE
-    assert all(int(size) > BIG for _, size in outputs)
-    assert veth.world.traces() == []
-
-
-@pytest.fixture
-def users_world() -> Iterator[Host]:
-    """A world whose pyro is a normal user's, with a home and a cache of that user's own."""
-    python = next(filter(_user_runs, (sys.executable, "/usr/bin/python3")), None)
-    if python is None:
-        pytest.skip("a normal user cannot run this Python, nor has the system one of its version")
-    mode = stat.S_IMODE(TUN.stat().st_mode)
-    with tempfile.TemporaryDirectory() as name:
-        root = Path(name)
-        for part in ("environments", "runtime", "scratch"):
-            copied = ["cp", "-a", "--sparse=always", f"{CACHE}/pyro-mcp/{part}", f"{root}/cache/pyro-mcp/"]
-            (root / "cache/pyro-mcp").mkdir(parents=True, exist_ok=True)
-            subprocess.run(copied, check=True)
-        subprocess.run(["chown", "-R", f"{USER}:{USER}", name], check=True)
-        path = f"{ROOT}/src:{sysconfig.get_path('purelib')}"
-        own = (f"HOME={root}", f"XDG_STATE_HOME={root}/state", f"XDG_CACHE_HOME={root}/cache", f"PYTHONPATH={path}")
-        TUN.chmod(0o666)  # as usual systems have it
-        try:
-            with World(root, forwards=False) as world:
-                yield Host(world, "pasta", (*AS_USER, *own, python, "-m", "pyro_mcp"))
-        finally:
-            TUN.chmod(mode)
-
-
-def _user_runs(python: str) -> bool:
-    """Whether a normal user can run *python*, and it is of our version."""
-    ask = [*AS_USER, python, "-c", "import sys; print(sys.version_info[:2])"]
-    said = subprocess.run(ask, capture_output=True, text=True, check=False).stdout
-    return said == f"{sys.version_info[:2]}\n"
-
-
-def test_a_normal_users_guest_reaches_the_internet_and_nothing_else(users_world: Host) -> None:
-    seen = users_world.look("example.com", *CLOSED)
-    assert seen.pop("example.com") == "this is 93.184.216.34"
-    assert set(seen) == set(CLOSED)
-    assert set(seen.values()) == {"closed"}
+    assert until(lambda: not veth.world.traces(), Deadline.after(END_SECONDS)), veth.world.traces()
 
 
 @pytest.mark.parametrize(
@@ -222,49 +222,53 @@ def test_a_network_that_cannot_be_is_refused_before_anything_starts(
     assert package in failure["remedy"]
 
 
-def descendants(pid: int) -> dict[str, int]:
-    """The processes below *pid*, by the name of what they run."""
-    found: dict[str, int] = {}
-    children = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children")]
-    for child in map(int, itertools.chain(*children)):
-        words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-        program = Path(words[0].decode()).name
-        found["gate" if words[1:2] == [b"gate"] else "launcher" if words[1:2] == [b"launch"] else program] = child
-        found |= descendants(child)
-    return found
+# An nft that can list, as what looks at the host before does, and takes no rules: as on a kernel without them.
+NO_RULES = """#!/bin/sh
+case "$*" in *list*) exec {nft} "$@";; esac
+echo "Error: Could not process rule: No such file or directory" >&2
+exit 1
+"""
+
+
+def test_a_kernel_without_the_rules_is_told_with_its_modules_and_nothing_starts(tmp_path: Path) -> None:
+    kept, broken = tmp_path / "nft", tmp_path / "broken"
+    kept.write_bytes(Path("/usr/sbin/nft").read_bytes())
+    broken.write_text(NO_RULES.format(nft=kept))
+    for program in (kept, broken):
+        program.chmod(0o755)
+    with World(tmp_path, forwards=True) as world:
+        world.ask("mount", "--bind", str(broken), "/usr/sbin/nft")
+        ended = Host(world, "").pyro("run", "--network", "--json", "debian:12", "--", "true")
+        assert until(lambda: not world.traces(), Deadline.after(END_SECONDS)), world.traces()
+    failure = json.loads(ended.stdout)
+    assert (ended.code, failure["code"]) == (125, "network_unavailable")
+    assert "modprobe" in failure["remedy"]
+    assert "Could not process rule" in failure["error"]
 
 
 VICTIMS = {
     "veth": ("pyro", "launcher", "qemu-system-x86_64", "gate", "nft"),
     "pasta": ("launcher", "gate", "pasta"),
+    "user": ("pyro", "launcher", "qemu-system-x86_64", "gate", "pasta"),
 }
 
 
-def test_whatever_is_killed_leaves_nothing(host: Host, home: Paths) -> None:
-    for victim in VICTIMS[host.uplink]:
-        argv = host.world.inside(pyro_argv(["run", "--network", "debian:12", "--", "echo up; sleep 20"]))
-        with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
-            assert run.stdout is not None
+def test_whatever_is_killed_leaves_nothing_and_a_lost_way_out_is_told(host: Host) -> None:
+    for victim in VICTIMS[host.kind]:
+        argv = host.argv("run", "-i", "--network", "debian:12", "--", "echo up; read x; echo on")
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with subprocess.Popen(argv, **pipes) as run:  # type: ignore[call-overload]
             assert run.stdout.readline() == b"up\n"
             processes = {"pyro": run.pid, **descendants(run.pid)}
             assert {victim, "launcher", "gate"} <= set(processes), processes
             watched = {name: os.pidfd_open(pid) for name, pid in processes.items() if name != "pyro"}
             os.kill(processes[victim], signal.SIGKILL)
-            if victim in ("gate", "nft", "pasta"):  # the machine goes on without a network
-                assert run.poll() is None
-                run.kill()
-            run.communicate(timeout=RUN_SECONDS)
-        assert [name for name, pidfd in watched.items() if not _ended(pidfd)] == [], victim
+            lost = victim in ("gate", "nft", "pasta")  # the machine goes on without a network
+            if lost:
+                assert ends(watched.pop("gate"))
+            output, errors = run.communicate(b"\n" if lost else None, timeout=RUN_SECONDS)
+            assert (GATE_LOST.encode() in errors, output == b"on\n") == (lost, lost), (victim, errors)
+        assert [name for name, pidfd in watched.items() if not ends(pidfd)] == [], victim
         assert until(lambda: not host.world.traces(), Deadline.after(END_SECONDS)), (victim, host.world.traces())
     host.pyro("doctor")  # sweeps
-    assert until(lambda: not leftovers(home), Deadline.after(END_SECONDS))
-
-
-def _ended(pidfd: int) -> bool:
-    """Whether the process ends, as it must by now or in a moment."""
-    poller = select.poll()
-    poller.register(pidfd, select.POLLIN)
-    try:
-        return bool(poller.poll(END_SECONDS * 1000))
-    finally:
-        os.close(pidfd)
+    assert until(lambda: not leftovers(host.paths), Deadline.after(END_SECONDS))
