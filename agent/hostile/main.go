@@ -4,6 +4,7 @@ package main
 
 import (
 	"crypto/rand"
+	"encoding/binary"
 	"fmt"
 	"os"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 	"pyro.dev/agent/boot"
 	"pyro.dev/agent/listen"
+	"pyro.dev/agent/tunnel"
 	"pyro.dev/agent/wire"
 )
 
@@ -35,7 +37,10 @@ var behaviours = map[string]func(listen.Channel){
 	"nesting": greeted(func(c listen.Channel, h wire.Hello) {
 		frames(c, h, wire.Response, []byte(strings.Repeat("[", wire.MaxPayload)))
 	}),
-	"console": func(c listen.Channel) { _, _ = c.Read(make([]byte, chunk)); time.Sleep(time.Hour) },
+	"tunnel-flood":  tunnelled(tunnel.Data, 1, make([]byte, chunk)),
+	"tunnel-large":  tunnelled(tunnel.Data, 1, make([]byte, wire.MaxPayload-tunnel.HeadSize)),
+	"tunnel-nobody": tunnelled(tunnel.Data, 4711, []byte("x")),
+	"console":       func(c listen.Channel) { _, _ = c.Read(make([]byte, chunk)); time.Sleep(time.Hour) },
 }
 
 func main() {
@@ -96,6 +101,18 @@ func greeted(then func(listen.Channel, wire.Hello)) func(listen.Channel) {
 			then(c, hello)
 		}
 	}
+}
+
+// tunnelled agrees to a tunnel, and then sends one frame of it without end, as fast as it can.
+func tunnelled(kind tunnel.Kind, stream uint32, body []byte) func(listen.Channel) {
+	frame := append(binary.BigEndian.AppendUint32(nil, stream), byte(kind))
+	frame = append(frame, body...)
+	return greeted(func(c listen.Channel, h wire.Hello) {
+		answer := wire.AppendFrame(nil, h.Session, wire.Response, []byte(`{"window":65536,"streams":128}`))
+		if _, err := c.Write(answer); err == nil {
+			frames(c, h, wire.TunnelOut, frame)
+		}
+	})
 }
 
 func oversized(c listen.Channel, h wire.Hello) {
