@@ -96,7 +96,7 @@ cold: ## The guest tests with machines that boot: no templates.
 soak: ## 200 runs one after the other and 25 at once; the host is as it was afterwards.
 	PYRO_TEST_SOAK_RUNS=200 PYRO_TEST_SOAK_AT_ONCE=25 $(RUN) pytest tests/guest/test_soak.py --timeout 3600
 
-bench: ## Measure; prints medians and ratios. ARGS: --rounds N, --quick, --json FILE.
+bench: ## Measure; prints medians and ratios. ARGS: --rounds N, --quick, --files, --network, --json FILE.
 	$(RUN) python benchmarks/bench.py $(ARGS)
 
 lab-bench: ## The same for Firecracker in the lab, against microsandbox as it was measured there.

