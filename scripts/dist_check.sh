@@ -44,6 +44,8 @@ for resolution in highest lowest-direct; do
   VIRTUAL_ENV="$work/venv" "$uv" pip install --quiet --resolution "$resolution" "$wheel"
   venv/bin/pyro --version
   venv/bin/pyro doctor >/dev/null
+  offered=$(_PYRO_COMPLETE=bash_complete COMP_LINE='pyro run debian:12-ba' COMP_WORDBREAKS=: venv/bin/pyro)
+  [ "$offered" = "plain,12-base" ] || { echo "completion offers: $offered" >&2; exit 1; }
   answer=$(venv/bin/pyro run debian:12 -- echo from the wheel)
   [ "$answer" = "from the wheel" ] || { echo "the guest answered: $answer" >&2; exit 1; }
   venv/bin/pyro runtime verify | tee parts

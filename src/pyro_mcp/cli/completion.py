@@ -63,7 +63,9 @@ class Bash(BashComplete):
 class WholeWords(ShellComplete):
     """Completion in a shell that replaces the word as a whole: of ``--driver=qe`` also what stands before the value."""
 
-    def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem[str]]:
+    def get_completions(
+        self, args: list[str], incomplete: str
+    ) -> "list[CompletionItem[str]]":  # in quotes: not generic in click 8.1
         """See ``ShellComplete``."""
         items = super().get_completions(args, incomplete)
         name, equals, _ = incomplete.partition("=")
@@ -79,6 +81,12 @@ class Zsh(WholeWords, ZshComplete):
 
 class Fish(WholeWords, FishComplete):
     """Completion in fish."""
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        """The words before the one that is completed, and that one, without its quotes (click 8.1 leaves them)."""
+        _, *words = split_arg_string(os.environ.get("COMP_WORDS", "")) or [""]
+        incomplete = (split_arg_string(os.environ.get("COMP_CWORD", "")) or [""])[0]
+        return (words[:-1] if incomplete and words[-1:] == [incomplete] else words), incomplete
 
 
 for shell_class in (Bash, Zsh, Fish):
