@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -17,6 +18,17 @@ ERROR_KEY = "pyro_mcp/error"
 TEXT_CHARS_MOST = 4000
 PROBLEMS_MOST = 5
 REMEDY = "Correct the argument; the tool's parameters say what each one takes."
+
+# What the command line calls it: what a client calls it.
+TOOL_OF = {
+    "env list": "vm_list_environments",
+    "task list": "task_list",
+    "task logs": "task_logs",
+    "task delete": "task_delete",
+    "task unpublish": "task_unpublish",
+}
+_VERBS = "|".join(TOOL_OF)
+COMMAND = re.compile(rf"`pyro (?P<quoted>{_VERBS})\b[^`]*`|pyro (?P<last>{_VERBS})\b[^`.]*$")
 
 
 class Refused(ToolError):
@@ -69,4 +81,8 @@ def _problem(item: Any, known: list[str]) -> str:  # noqa: ANN401 - pydantic's E
 
 
 def _remedy(error: PyroError) -> str:
-    return REMEDY if error.remedy == InvalidRequest.usual_remedy else error.remedy
+    """What the model can do: a tool of ours in place of the command that is for people."""
+    if error.remedy == InvalidRequest.usual_remedy:
+        return REMEDY
+    text = COMMAND.sub(lambda found: f"`{TOOL_OF[found['quoted'] or found['last']]}`", error.remedy)
+    return text.replace("Run `", "Call `", 1) if text != error.remedy else text
