@@ -4,12 +4,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
+from pyro_mcp.engine import pool as pools
 from pyro_mcp.engine.store import Store
 from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.wait import until
+from pyro_mcp.model import DEFAULT_TTL_SECONDS
 from pyro_mcp.paths import Paths
 from pyro_mcp.sdk import Pyro
 
@@ -61,6 +65,52 @@ def test_a_closed_pool_still_runs(home: Paths) -> None:
     pyro.close()
     assert pyro.run_in_vm(environment="debian:12", command="echo fine")["stdout"] == "fine\n"
     assert machines(home) == []
+
+
+def test_a_machine_that_has_waited_too_long_to_live_as_long_as_is_asked_for_is_not_handed_out(
+    home: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pools, "SHELF_SECONDS", 1)
+    with Pyro(pool=1) as pyro:
+        pyro.run_in_vm(environment="debian:12", command="true")
+        assert pyro.wait_for_pool(FILLED_SECONDS)
+        (ready,) = Store(home.database).all()[0]
+        assert until(lambda: ready.expires_at - time.time() < DEFAULT_TTL_SECONDS, Deadline.after(FILLED_SECONDS))
+        result = pyro.run_in_vm(environment="debian:12", command="echo fresh")
+        assert result["vm_id"] != ready.machine_id
+        assert result["stdout"] == "fresh\n"
+        assert ready.machine_id not in machines(home)
+
+
+def test_memory_that_nobody_asks_for_is_given_back(home: Paths) -> None:
+    with Pyro(pool=1) as pyro:
+        pyro.run_in_vm(environment="debian:12", command="true")
+        assert pyro.wait_for_pool(FILLED_SECONDS)
+        assert machines(home) != []
+        pool = pyro._pool
+        assert pool is not None
+        pool._asked = Deadline.after(0)  # as if the last run were five minutes old
+        pool.refill()
+        assert until(lambda: machines(home) == [], Deadline.after(FILLED_SECONDS))
+
+
+def test_no_machine_is_kept_ready_where_memory_is_short(home: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = threading.Event()
+
+    def short() -> int:
+        looked.set()
+        return 1
+
+    monkeypatch.setattr(pools, "available_mib", short)
+    monkeypatch.setattr(pools, "AGAIN_SECONDS", 0.2)
+    with Pyro(pool=1) as pyro:
+        pyro.run_in_vm(environment="debian:12", command="true")
+        for _ in range(3):  # it looks again and again, and makes none
+            assert looked.wait(FILLED_SECONDS)
+            looked.clear()
+        assert machines(home) == []
+        monkeypatch.setattr(pools, "available_mib", lambda: None)
+        assert pyro.wait_for_pool(FILLED_SECONDS)
 
 
 def test_kill_minus_nine_of_the_process_takes_the_machines_that_were_ready(home: Paths) -> None:

@@ -7,6 +7,7 @@ are on record like any other and die with this process.
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -50,7 +51,7 @@ class Pool:
                 return None  # those of the other kind go when the worker wakes
             while self._ready:
                 _, record = self._ready.pop(0)
-                if record.vmm_alive and not record.expired:
+                if record.vmm_alive and _lasts(record, spec):
                     return record
                 self._discard(record)
         return None
@@ -60,7 +61,7 @@ class Pool:
         with self._changed:
             if self._closed:
                 return
-            if self._worker is None:
+            if self._worker is None or not self._worker.is_alive():
                 # A daemon: the machines are tied to this process, so nothing has to be done at its end.
                 self._worker = threading.Thread(target=self._work, name="pyro-pool", daemon=True)
                 self._worker.start()
@@ -112,7 +113,7 @@ class Pool:
         fit: list[tuple[MachineSpec, MachineRecord]] = []
         unfit: list[MachineRecord] = []
         for kind, record in self._ready:
-            good = not idle and kind == self._wanted and record.vmm_alive and not record.expired
+            good = not idle and kind == self._wanted and record.vmm_alive and _lasts(record, kind)
             if good:
                 fit.append((kind, record))
             else:
@@ -140,7 +141,7 @@ class Pool:
             created = machines.create(replace(kind, ttl_seconds=longest), progress=Silent(), with_caller=True)
             record = machines.start(created.machine_id, progress=Silent())
             warm_up(machines.channels(record), WARM_UP)
-        except PyroError:
+        except (PyroError, OSError):  # the latter: out of descriptors, for instance
             if created is not None:
                 self._discard(created)
             return None
@@ -149,6 +150,11 @@ class Pool:
     def _discard(self, record: MachineRecord) -> None:
         with contextlib.suppress(PyroError):  # the next sweep removes what cannot be removed now
             self._machines().delete(record.machine_id)
+
+
+def _lasts(record: MachineRecord, spec: MachineSpec) -> bool:
+    """Whether the machine has as long to live as *spec* asks for, or as long as one that waits can have."""
+    return record.expires_at - time.time() >= min(spec.ttl_seconds, TTL_SECONDS_LIMITS[1] - SHELF_SECONDS)
 
 
 def _room() -> bool:

@@ -36,6 +36,9 @@ PASTA_ADDRESS = "198.18.0.2"
 PASTA_NETMASK = "255.255.255.252"
 CANDIDATES = 4  # the first that is free is taken, by the kernel's word
 MTU_MOST = 1500
+# Of a rule of nftables: what it does besides, and what lets nothing through.
+REMARKS = {"counter", "log"}
+CLOSING = {"drop", "reject"}
 NO_UPLINK: dict[str, Any] = {"kind": "none", "device": "", "gateway": "", "candidates": [], "argv": []}
 
 
@@ -90,14 +93,32 @@ def _veth_obstacle(nft: str) -> str:
             return "the host does not forward (net.ipv4.ip_forward=0)"
         if OLD_TABLES.exists() and OLD_TABLES.read_text().strip():
             return "an old iptables firewall may be in the way"
-        chains = json.loads(proc.run([nft, "-j", "list", "chains"], Deadline.after(PROBE_SECONDS)).stdout)
-    except (OSError, ValueError, HostFault) as error:
+        chains = [item["chain"] for item in _listed(nft, "chains") if "chain" in item]
+        for chain in chains:
+            if chain.get("hook") == "forward" and _closes(nft, chain):
+                return f"the table {chain['table']} does not forward what it does not know"
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, HostFault) as error:
         return f"its firewall cannot be read ({error})"
-    for item in chains.get("nftables", []):
-        chain = item.get("chain", {})
-        if chain.get("hook") == "forward" and chain.get("policy") == "drop":
-            return f"the table {chain.get('table')} drops what is forwarded"
     return ""
+
+
+def _closes(nft: str, chain: dict[str, Any]) -> bool:
+    """Whether a chain that forwards refuses what no rule lets through: by its policy, or by a last rule of any kind."""
+    if chain.get("policy") == "drop":
+        return True
+    listed = _listed(nft, "chain", chain["family"], chain["table"], chain["name"])
+    for rule in (item["rule"] for item in listed if "rule" in item):
+        verdicts = [word for part in rule["expr"] for word in part if word not in REMARKS]
+        if verdicts and set(verdicts) <= CLOSING:  # and no condition
+            return True
+    return False
+
+
+def _listed(nft: str, *what: str) -> list[dict[str, Any]]:
+    """What ``nft list`` says of the host, as libnftables-json(5) has it."""
+    said = json.loads(proc.run([nft, "-j", "list", *what], Deadline.after(PROBE_SECONDS)).stdout)
+    found: list[dict[str, Any]] = said["nftables"]
+    return found
 
 
 def veth_plan(machine_id: str) -> dict[str, Any]:
