@@ -5,6 +5,7 @@ import os
 import sys
 
 INTERRUPTED = 130
+CLOSED = 141  # as a shell reports SIGPIPE
 
 
 def main() -> None:
@@ -25,6 +26,8 @@ def _main() -> None:
         try:
             sys.stdout.write(f"pyro {__version__}\n")
             sys.stdout.flush()
+        except BrokenPipeError:
+            _leave(CLOSED)
         except OSError as error:
             sys.stderr.write(f"[error] the output cannot be written: {error.strerror}\n")
             _leave(1)

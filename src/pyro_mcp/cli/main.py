@@ -88,6 +88,10 @@ def run(args: Sequence[str]) -> int:
         return error.exit_code
     except BrokenPipeError:
         return 128 + signal.SIGPIPE
+    except SystemExit:  # what click makes of a closed pipe; what a shell asked for has its own end
+        if COMPLETE in os.environ:
+            raise
+        return 128 + signal.SIGPIPE
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise

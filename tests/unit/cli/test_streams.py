@@ -37,8 +37,13 @@ def test_a_failure_that_cannot_be_told_as_json_is_told_on_stderr() -> None:
     assert (done.returncode, done.stderr.splitlines()[0]) == (1, FULL)
 
 
-def test_a_reader_that_goes_away_ends_it_silently() -> None:
-    done = shell(f"{PYRO} env list | true; exit ${{PIPESTATUS[0]}}")
+@pytest.mark.parametrize("words", ["env list", "env list --json", "--help", "run --help", "--version"])
+def test_a_reader_that_is_gone_ends_it_silently(words: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    argv = [sys.executable, "-m", "pyro_mcp", *words.split()]
+    with open(writing, "wb") as pipe:  # noqa: PTH123 - a descriptor
+        done = subprocess.run(argv, stdout=pipe, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
 
 
