@@ -140,6 +140,35 @@ def test_ports_of_tasks_and_runs_are_reached_and_need_no_network(host: Host) -> 
     assert host.script(PUBLISH, SERVER).splitlines() == ["task: said hello", "run: said hello", "0"]
 
 
+LOST = """
+import os, signal
+from pathlib import Path
+from pyro_mcp import Pyro
+from pyro_mcp.engine.store import Store
+from pyro_mcp.host.deadline import Deadline
+from pyro_mcp.host.wait import until
+from pyro_mcp.paths import Paths
+pyro = Pyro()
+vm = pyro.create_vm(environment="debian:12", network=True)["vm_id"]
+pyro.start_vm(vm)
+print(pyro.network_info_vm(vm)["outbound_connectivity_expected"])
+vmm = Store(Paths.of_user().database).get(vm).running.vmm.pid
+children = [int(pid) for file in Path(f"/proc/{vmm}/task").glob("*/children") for pid in file.read_text().split()]
+(gate,) = (pid for pid in children if Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\\0")[1:2] == [b"gate"])
+os.kill(gate, signal.SIGKILL)
+assert until(lambda: not pyro.network_info_vm(vm)["outbound_connectivity_expected"], Deadline.after(20))
+print(pyro.network_info_vm(vm)["reason"])
+pyro.stop_vm(vm)
+pyro.start_vm(vm)
+print(pyro.network_info_vm(vm)["outbound_connectivity_expected"])
+print(pyro.exec_vm(vm, command="bash -c 'exec 3<>/dev/tcp/example.com/80' && echo reached")["stdout"])
+"""
+
+
+def test_a_machine_that_lost_its_way_out_says_so_and_has_one_when_it_starts_anew(host: Host) -> None:
+    assert host.script(LOST).split("\n")[:4] == ["True", GATE_LOST, "True", "reached"]
+
+
 AGAIN = """
 from pyro_mcp import Pyro
 pyro = Pyro()
