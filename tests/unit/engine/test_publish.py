@@ -3,18 +3,21 @@
 import contextlib
 import os
 import secrets
+import select
 import socket
 import threading
 from collections.abc import Iterator, Sequence
 
 import pytest
 
+from pyro_mcp.engine.publish.connection import Connection
 from pyro_mcp.engine.publish.door import Door, reset
 from pyro_mcp.engine.publish.forwarder import Forwarder
 from pyro_mcp.engine.publish.in_run import listening
 from pyro_mcp.engine.publish.ports import Listener, Port
 from pyro_mcp.errors import InvalidRequest, PortUnavailable
-from pyro_mcp.guest.tunnel import Kind, Reason
+from pyro_mcp.guest.tunnel import Kind, Reason, Tunnel
+from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.testing.fake_tunnel import ECHO_PORT, WINDOW, begin, close, echo, receive, send
 from pyro_mcp.testing.guest_peer import Behaviour, FakeGuest, GuestPeer, HostGone
 
@@ -120,6 +123,13 @@ def published(
             os.close(descriptor)
 
 
+def connected() -> tuple[socket.socket, socket.socket]:
+    """The two ends of a TCP connection."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        theirs = client(server.getsockname()[1])
+        return server.accept()[0], theirs
+
+
 def client(port: int) -> socket.socket:
     return socket.create_connection(("127.0.0.1", port), SOON)
 
@@ -151,6 +161,75 @@ def test_bytes_and_the_end_of_each_direction_are_carried() -> None:
     with published(echo) as ([port], _, _):
         assert exchange(port, data) == data
         assert exchange(port, b"") == b""
+
+
+def test_all_that_a_client_said_arrives_though_the_guest_ended_first_and_the_client_is_gone() -> None:
+    data, received, full = secrets.token_bytes(90_000), bytearray(), threading.Event()
+
+    def slow(peer: GuestPeer) -> None:
+        begin(peer)
+        receive(peer)
+        send(peer, 1, Kind.END)
+        while len(received) < WINDOW:
+            received.extend(receive(peer)[2])
+        full.set()
+        assert receive(peer)[:2] == (2, Kind.OPEN)  # so the host has looked at the first client since it went
+        send(peer, 1, Kind.CREDIT, WINDOW.to_bytes(4, "big"))
+        while (word := receive(peer))[1] is Kind.DATA:
+            received.extend(word[2])
+        assert word == (1, Kind.END, b"")
+        close(peer, 1, Reason.ENDED)
+        close(peer, 2, Reason.ENDED)
+
+    with published(slow) as ([port], _, _):
+        with client(port) as connection:
+            assert read_all(connection) == b""
+            connection.sendall(data)
+        assert full.wait(SOON)
+        with client(port) as other:
+            assert read_all(other) == b""
+    assert received == data
+
+
+def test_client_that_is_gone_is_not_polled_until_the_guest_has_room() -> None:
+    def full(peer: GuestPeer) -> None:
+        begin(peer)
+        receive(peer)
+        send(peer, 1, Kind.END)
+        receive(peer)
+        send(peer, 1, Kind.CREDIT, WINDOW.to_bytes(4, "big"))
+        receive(peer)
+
+    soon = Deadline.after(SOON)
+    ours, theirs = connected()
+    number = ours.fileno()
+    with FakeGuest(full) as guest, guest.open(soon) as session, theirs:
+        tunnel = Tunnel(session, soon)
+        connection = Connection(ours, tunnel, 80)
+
+        def news() -> None:
+            while not (found := list(tunnel.events())):
+                session.wait(soon)
+                session.advance()
+            for _, data in found:
+                connection.arrived(data)
+
+        news()
+        assert read_all(theirs) == b""
+        theirs.sendall(bytes(WINDOW + 1))
+        while connection.stream.credit:
+            connection.turn(select.POLLIN)
+        theirs.close()
+        poller = select.poll()
+        poller.register(connection.fileno, connection.events)
+        [(_, events)] = poller.poll(SOON * 1000)
+        assert events == select.POLLHUP
+        connection.turn(events)
+        assert connection.fileno == -1
+        assert not connection.over
+        news()
+        assert (connection.fileno, connection.events) == (number, select.POLLIN)
+        connection.abort()
 
 
 def test_many_clients_share_one_line() -> None:

@@ -7,7 +7,7 @@ from pyro_mcp.engine.publish.door import reset
 from pyro_mcp.guest.tunnel import WINDOW, Reason, Stream, Tunnel
 
 GOOD = (None, Reason.ENDED)
-BROKEN = select.POLLERR | select.POLLHUP | select.POLLNVAL
+BROKEN = select.POLLERR | select.POLLNVAL
 
 
 class Connection:
@@ -21,6 +21,7 @@ class Connection:
         self._waiting = bytearray()  # for the client
         self._client_ended = False
         self._told_end = False
+        self._gone = False  # it has said its last; some of that may be unread
         self.stream: Stream = tunnel.open(guest_port)
 
     @property
@@ -30,8 +31,10 @@ class Connection:
 
     @property
     def fileno(self) -> int:
-        """The descriptor to poll for :attr:`events`; negative: the client is gone."""
-        return -1 if self._client is None else self._client.fileno()
+        """The descriptor to poll for :attr:`events`; negative: there is nothing to wait for."""
+        if self._client is None or (self._gone and not self._listening):  # poll would report the latter without end
+            return -1
+        return self._client.fileno()
 
     @property
     def events(self) -> int:
@@ -42,10 +45,12 @@ class Connection:
         """Do what the client is ready for."""
         if events & select.POLLOUT:
             self._flush()
-        if self._listening and events & (select.POLLIN | BROKEN):
+        if self._listening and events & (select.POLLIN | select.POLLHUP | BROKEN):
             self._read()
         elif events & BROKEN:
             self.abort()
+        elif events & select.POLLHUP:  # both directions have ended in good order
+            self._gone = True
 
     def arrived(self, data: memoryview) -> None:
         """Take what the guest says: *data*, or the news that are in the stream."""
