@@ -247,7 +247,7 @@ def test_many_clients_share_one_line() -> None:
 
 def test_client_of_a_port_on_which_nobody_listens_is_reset() -> None:
     with published(echo, ports=(80, ECHO_PORT)) as ([nobody, port], _, _):
-        with client(nobody) as connection, pytest.raises(ConnectionResetError):
+        with pytest.raises(ConnectionResetError), client(nobody) as connection:
             connection.recv(1)
         assert exchange(port, b"x") == b"x"
 
@@ -310,7 +310,7 @@ def test_guest_that_breaks_the_rules_costs_its_clients_and_the_next_gets_a_new_l
         peer.receive_bytes()
 
     with published(bad, echo) as ([port], guest, _):
-        with client(port) as connection, pytest.raises(ConnectionResetError):
+        with pytest.raises(ConnectionResetError), client(port) as connection:
             connection.recv(1)
         assert exchange(port, b"again") == b"again"
         assert guest.connections == 2
@@ -322,7 +322,7 @@ def test_lost_link_resets_its_clients() -> None:
         receive(peer)
 
     with published(lost, echo) as ([port], _, _):
-        with client(port) as connection, pytest.raises(ConnectionResetError):
+        with pytest.raises(ConnectionResetError), client(port) as connection:
             connection.recv(1)
         assert exchange(port, b"again") == b"again"
 
