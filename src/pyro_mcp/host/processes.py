@@ -43,6 +43,17 @@ class ProcessId:
         """Whether this very process runs."""
         return ProcessId.of(self.pid) == self
 
+    def ended(self, deadline: Deadline) -> bool:
+        """Wait for its end, of whatever cause; ``False`` when it still runs at *deadline*."""
+        try:
+            pidfd = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return True
+        try:
+            return not self.alive or _readable(pidfd, deadline)
+        finally:
+            os.close(pidfd)
+
     def stop(self, *, grace: float, deadline: Deadline) -> bool:
         """Send SIGTERM, after *grace* seconds SIGKILL; ``True`` when the process is proved gone by *deadline*.
 

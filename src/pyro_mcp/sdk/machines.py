@@ -105,7 +105,7 @@ class MachineMethods:
             return self._runs.execute_and_delete(vm_id, spec, io)
 
     def stop_vm(self, vm_id: str) -> VmRecord:
-        """Switch a started machine off; its disk is kept."""
+        """Switch a started machine off; its disk is kept, with all that was written. A guest that hangs is ended."""
         return self._machines.stop(vm_id).public()
 
     def delete_vm(self, vm_id: str) -> DeletedVm:
