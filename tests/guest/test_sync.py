@@ -1,5 +1,7 @@
 """Pushing to and pulling from a real guest."""
 
+import contextlib
+import hashlib
 import os
 import random
 import subprocess
@@ -59,18 +61,24 @@ class Guest:
         return sinks.stdout.text()
 
 
-@pytest.fixture
-def guest(home: Paths) -> Iterator[Guest]:
-    """A machine with a small disk."""
+@contextlib.contextmanager
+def machine(home: Paths, spec: MachineSpec) -> Iterator[Guest]:
+    """A machine that is gone afterwards."""
     settings = load()
     machines = Machines(Context(home, settings, Store(home.database), Environments(home, settings)))
-    spec = MachineSpec("debian:12", disk_mib=256)
     record = machines.create(spec, progress=Silent(), with_caller=True)
     try:
         record = machines.start(record.machine_id, progress=Silent())
         yield Guest(machines.channels(record))
     finally:
         machines.delete(record.machine_id)
+
+
+@pytest.fixture
+def guest(home: Paths) -> Iterator[Guest]:
+    """A machine with a small disk."""
+    with machine(home, MachineSpec("debian:12", disk_mib=256)) as made:
+        yield made
 
 
 @pytest.fixture
@@ -214,3 +222,16 @@ def test_a_client_that_is_killed_at_any_byte_leaves_the_old_tree_or_the_new(gues
         assert guest.run(LIST) in trees
     guest.push(tmp_path / "a", delete=True)
     assert guest.run(LIST) == next(iter(trees))
+
+
+def test_a_file_larger_than_the_guests_memory_goes_there(home: Paths, tmp_path: Path) -> None:
+    data = random.Random(1).randbytes(4 << 20)
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    with (tree / "large").open("wb") as stream:
+        for _ in range(80):
+            stream.write(data)
+    with machine(home, MachineSpec("debian:12", mem_mib=256, disk_mib=1024)) as guest:
+        assert guest.push(tree).transferred_bytes == 320 << 20
+        end = guest.run(f"stat -c %s /workspace/large; tail -c {len(data)} /workspace/large | sha256sum")
+        assert end.split()[:2] == [str(320 << 20), hashlib.sha256(data).hexdigest()]
