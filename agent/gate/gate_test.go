@@ -255,6 +255,38 @@ func TestNftsComplaintIsTold(t *testing.T) {
 	}
 }
 
+func TestAPastaThatFailsIsHeard(t *testing.T) {
+	pasta := filepath.Join(t.TempDir(), "pasta")
+	script := "#!/bin/sh\necho no tun device here >&2\nexit 1\n"
+	if err := os.WriteFile(pasta, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	inside := nstest.Alone(t)
+	namespace := nstest.Here(t)
+	if err := syscall.Unshare(syscall.CLONE_NEWNS); err != nil {
+		t.Fatal(err)
+	}
+	plan := &Plan{Directory: t.TempDir(), Uplink: Uplink{Kind: KindPasta, Argv: []string{pasta}}}
+	defer syscall.Unmount(filepath.Join(plan.Directory, namespaceFile), syscall.MNT_DETACH)
+	_, err := plan.openPasta(inside, namespace)
+	if err == nil || !strings.Contains(err.Error(), "exit status 1: no tun device here") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestWordsAreKeptUpToALimit(t *testing.T) {
+	w := &words{over: make(chan struct{})}
+	for range 100 {
+		if n, err := w.Write([]byte("0123456789")); n != 10 || err != nil {
+			t.Fatal(n, err)
+		}
+	}
+	close(w.over)
+	if text := w.first(); len(text) != maxComplaint+2 {
+		t.Errorf("%d bytes", len(text))
+	}
+}
+
 func TestOnlyAWholeUplinkIsTaken(t *testing.T) {
 	good := Candidate{"198.18.3.4", "table inet x { };"}
 	cases := []struct {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -18,6 +19,7 @@ const (
 	namespaceFile = "namespace" // where pasta finds the machine's namespace
 	patience      = 10 * time.Second
 	pause         = 2 * time.Millisecond
+	lastWords     = time.Second
 	acknowledge   = "acknowledge" // not a command of nft, so that it answers at once
 	maxComplaint  = 500
 )
@@ -182,11 +184,55 @@ func (p *Plan) openPasta(inside *rtnl.Socket, namespace int) (<-chan error, erro
 		return nil, err
 	}
 	defer null.Close()
-	ended, err := start(p.Uplink.Argv, null, os.Stderr)
+	output, errors, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
-	return ended, awaitUplink(inside, ended)
+	ended, err := start(p.Uplink.Argv, null, errors)
+	errors.Close()
+	if err != nil {
+		return nil, err
+	}
+	said := &words{over: make(chan struct{})}
+	go said.listen(output)
+	if err := awaitUplink(inside, ended); err != nil {
+		return nil, fmt.Errorf("%w%s", err, said.first())
+	}
+	return ended, nil
+}
+
+// words are the first of what a program says on its stderr. All of it goes to ours.
+type words struct {
+	mu   sync.Mutex
+	text []byte
+	over chan struct{}
+}
+
+func (w *words) listen(output *os.File) {
+	defer close(w.over)
+	_, _ = io.Copy(io.MultiWriter(w, os.Stderr), output)
+}
+
+// Write implements io.Writer.
+func (w *words) Write(piece []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.text = append(w.text, piece[:min(len(piece), maxComplaint-len(w.text))]...)
+	return len(piece), nil
+}
+
+// first is what a program said that has ended or is about to, as the end of an error.
+func (w *words) first() string {
+	select {
+	case <-w.over:
+	case <-time.After(lastWords):
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if text := strings.TrimSpace(string(w.text)); text != "" {
+		return ": " + text
+	}
+	return ""
 }
 
 func awaitUplink(inside *rtnl.Socket, ended <-chan error) error {

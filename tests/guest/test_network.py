@@ -253,26 +253,36 @@ def test_a_network_that_cannot_be_is_refused_before_anything_starts(
 
 # An nft that can list, as what looks at the host before does, and takes no rules: as on a kernel without them.
 NO_RULES = """#!/bin/sh
-case "$*" in *list*) exec {nft} "$@";; esac
+case "$*" in *list*) exec {kept} "$@";; esac
 echo "Error: Could not process rule: No such file or directory" >&2
 exit 1
 """
+NO_PASTA = """#!/bin/sh
+echo "Couldn't open tun device: not here" >&2
+exit 1
+"""
+BROKEN = {
+    "/usr/sbin/nft": (NO_RULES, True, "modprobe", "Could not process rule"),
+    "/usr/bin/pasta": (NO_PASTA, False, "passt", "Couldn't open tun device"),
+}
 
 
-def test_a_kernel_without_the_rules_is_told_with_its_modules_and_nothing_starts(tmp_path: Path) -> None:
-    kept, broken = tmp_path / "nft", tmp_path / "broken"
-    kept.write_bytes(Path("/usr/sbin/nft").read_bytes())
-    broken.write_text(NO_RULES.format(nft=kept))
-    for program in (kept, broken):
-        program.chmod(0o755)
-    with World(tmp_path, forwards=True) as world:
-        world.ask("mount", "--bind", str(broken), "/usr/sbin/nft")
+@pytest.mark.parametrize("program", BROKEN)
+def test_a_network_that_fails_when_it_is_made_is_told_in_its_makers_words(tmp_path: Path, program: str) -> None:
+    text, forwards, remedy, words = BROKEN[program]
+    kept, broken = tmp_path / "kept", tmp_path / "broken"
+    kept.write_bytes(Path(program).read_bytes())
+    broken.write_text(text.format(kept=kept))
+    for file in (kept, broken):
+        file.chmod(0o755)
+    with World(tmp_path, forwards=forwards) as world:
+        world.ask("mount", "--bind", str(broken), program)
         ended = Host(world, "").pyro("run", "--network", "--json", "debian:12", "--", "true")
         assert until(lambda: not world.traces(), Deadline.after(END_SECONDS)), world.traces()
     failure = json.loads(ended.stdout)
     assert (ended.code, failure["code"]) == (125, "network_unavailable")
-    assert "modprobe" in failure["remedy"]
-    assert "Could not process rule" in failure["error"]
+    assert remedy in failure["remedy"]
+    assert words in json.dumps(failure)
 
 
 VICTIMS = {

@@ -1,4 +1,4 @@
-"""Firecracker with a network, in its jail, in a world of namespaces; what is killed there; and published ports."""
+"""Firecracker with a network in a world of namespaces, jailed and as a normal user; what is killed; published ports."""
 
 import json
 import os
@@ -39,10 +39,21 @@ def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYRO_BOOT_TIMEOUT_SECONDS", "240")
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    with World(tmp_path, forwards=True) as found:
-        yield found
+# The user of the lab (testing/lab/session.py), whose state is where a user's is.
+AS_USER = (
+    *("setpriv", "--reuid=dev", "--regid=dev", "--init-groups"),
+    *("env", "-u", "XDG_STATE_HOME", "HOME=/home/dev"),
+)
+# Who runs pyro, and whether the host forwards: what does not needs pasta.
+WHO = {"root": ((), True), "user": (AS_USER, False)}
+
+
+@pytest.fixture(params=WHO)
+def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[World, tuple[str, ...]]]:
+    """A world, and what a command of its user begins with."""
+    start, forwards = WHO[request.param]
+    with World(tmp_path, forwards=forwards) as found:
+        yield found, start
 
 
 def run_argv(*options: str, command: str) -> list[str]:
@@ -52,14 +63,17 @@ def run_argv(*options: str, command: str) -> list[str]:
 
 
 @ONLY_ROOT
-def test_a_guest_of_firecracker_reaches_the_internet_and_nothing_else(world: World) -> None:
+def test_a_guest_of_firecracker_reaches_the_internet_and_nothing_else(host: tuple[World, tuple[str, ...]]) -> None:
+    world, start = host
     done = subprocess.run(
-        world.inside(run_argv("-i", "--json", "--network", command="bash")),
+        world.inside([*start, *run_argv("-i", "--json", "--network", command="bash")]),
         input=LOOK.encode(), capture_output=True, timeout=SECONDS, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     result = json.loads(done.stdout)
     assert result["isolation"]["vmm"] == "firecracker"
+    assert ("user_namespace" in result["isolation"]["sandbox"]) == bool(start)
+    assert result["network"]["denied"]["private"] > 0
     assert result["stdout"].splitlines() == [
         "example.com: this is 93.184.216.34",
         "10.0.0.1: closed",
@@ -71,8 +85,11 @@ def test_a_guest_of_firecracker_reaches_the_internet_and_nothing_else(world: Wor
 
 @ONLY_ROOT
 @pytest.mark.parametrize("victim", ["firecracker", "gate"])
-def test_what_is_killed_leaves_nothing_and_a_lost_way_out_is_told(world: World, victim: str) -> None:
-    argv = world.inside(run_argv("-i", "--network", command="echo up; read x; echo on"))
+def test_what_is_killed_leaves_nothing_and_a_lost_way_out_is_told(
+    host: tuple[World, tuple[str, ...]], victim: str
+) -> None:
+    world, start = host
+    argv = world.inside([*start, *run_argv("-i", "--network", command="echo up; read x; echo on")])
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
         assert run.stdout is not None
         assert run.stdout.readline() == b"up\n"
