@@ -1,18 +1,22 @@
 """However a run ends, nothing of it stays: signals, kill -9 at random moments, a VMM that dies."""
 
 import contextlib
+import json
 import os
 import random
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pyro_mcp.drivers.qemu.driver import PROGRAM
 from pyro_mcp.engine.store import Store
 from pyro_mcp.host.deadline import Deadline
+from pyro_mcp.host.proc import find
 from pyro_mcp.host.processes import ProcessId
 from pyro_mcp.host.wait import until
 from pyro_mcp.paths import Paths
@@ -147,3 +151,29 @@ def locks_held_below(directory: Path) -> list[str]:
     locks = [line.replace("-> ", "").split() for line in Path("/proc/locks").read_text().splitlines()]
     held = [int(lock[5].split(":")[2]) for lock in locks if int(lock[4]) != os.getpid()]
     return [inodes[inode] for inode in held if inode in inodes]
+
+
+SILENT_VMM = """#!/bin/sh
+case "$*" in *--version*) exec {qemu} "$@" ;; esac
+echo nothing comes from here >&2
+exec sleep 1000
+"""
+
+
+def test_an_attempt_to_start_takes_as_long_as_the_settings_say(home: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two attempts of 60 s would not have ended by then."""
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)  # the VMM's user has to read it
+        program = Path(place, PROGRAM)
+        program.write_text(SILENT_VMM.format(qemu=find(PROGRAM)))
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", place, prepend=":")
+        monkeypatch.setenv("PYRO_DRIVER", "qemu")
+        monkeypatch.setenv("PYRO_NO_TEMPLATES", "1")
+        monkeypatch.setenv("PYRO_BOOT_TIMEOUT_SECONDS", "1")
+        process = start_pyro("run", "--json", "debian:12", "--", "true")
+        out, errors = process.communicate(timeout=100)
+    failure = json.loads(out)
+    assert (process.returncode, failure["code"]) == (125, "boot_failed"), errors
+    assert "vmm: nothing comes from here" in failure["details"]
+    assert leftovers(home) == []

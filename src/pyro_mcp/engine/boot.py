@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from pyro_mcp.drivers.base import Driver, Launch, RunningVmm
+from pyro_mcp.drivers.failed_start import ended_on_failure
 from pyro_mcp.engine.evidence import gather
 from pyro_mcp.engine.networking import nic_of
 from pyro_mcp.errors import BootFailed, LinkTimeout, MachineFault
@@ -17,7 +18,6 @@ if TYPE_CHECKING:  # what speaks with the guest is loaded while the VMM starts
 
 # A boot that hangs is seldom and worth one retry; what fails twice has a cause that the evidence shows.
 ATTEMPTS = 2
-STOP_SECONDS = 10.0
 ENDING_SECONDS = 0.2
 CONFIGURE_SECONDS = 4.0
 
@@ -26,15 +26,21 @@ def boot(driver: Driver, launch: Launch, *, seconds: float, started: Callable[[R
     """Start the VMM and wait, at most *seconds* per attempt, until the agent has answered and was configured.
 
     *started* is called as soon as the processes exist, before anything else can fail, so that the record names them.
-    Raises BootFailed with evidence; nothing runs any more then.
+    Raises BootFailed with evidence; nothing runs any more then, or the details tell what does.
     """
+    seen: list[RunningVmm] = []
+
+    def on_record(running: RunningVmm) -> None:
+        seen.append(running)
+        started(running)
+
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return _boot_once(driver, launch, Deadline.after(seconds), started)
+            return _boot_once(driver, launch, Deadline.after(seconds), on_record)
         except MachineFault as error:
             # The last attempt talks on the console: evidence, should it fail, too.
             launch = launch._replace(debug_console=launch.debug_console or attempt == ATTEMPTS - 1)
-            if attempt == ATTEMPTS:
+            if attempt == ATTEMPTS or any(one.vmm.alive for one in seen):  # no second VMM on one disk
                 details = [*error.details, *gather(launch.paths)]
                 raise BootFailed(f"the guest did not come up: {error.cause}", details=details) from error
     raise AssertionError("the loop returns or raises")
@@ -49,7 +55,7 @@ def _boot_once(driver: Driver, launch: Launch, deadline: Deadline, started: Call
     with contextlib.ExitStack() as on_failure:
         with stage("boot" if launch.resume_from is None else "resume"):
             vmm = driver.start(launch, deadline)
-        on_failure.callback(driver.destroy, vmm.running, Deadline.after(STOP_SECONDS))
+        on_failure.push(ended_on_failure(driver.destroy, vmm.running))
         with contextlib.closing(vmm):
             started(vmm.running)
             with stage("load"):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pyro_mcp.drivers import launcher
 from pyro_mcp.drivers.base import Availability, Capabilities, Launch, Lines, RunningVmm, Snapshot, Started
+from pyro_mcp.drivers.failed_start import ended_on_failure
 from pyro_mcp.drivers.firecracker import confinement, snapshots
 from pyro_mcp.drivers.firecracker.api import Api
 from pyro_mcp.drivers.firecracker.cell import Cell
@@ -27,7 +28,6 @@ from pyro_mcp.paths import MachinePaths
 from pyro_mcp.runtime.firecracker import Vmm
 
 API_SECONDS = 20.0  # from the start of the jailer to an API that answers; 60 ms on metal, seconds where KVM is emulated
-STOP_SECONDS = 10.0
 ENDING_SECONDS = 1.0  # the launcher tells of the end when all is cleaned up
 LONGEST_PAUSE = 0.01
 LOG_TAIL = 4096
@@ -103,7 +103,7 @@ class FirecrackerDriver:
         )
         with contextlib.ExitStack() as on_failure:
             on_failure.callback(started.close)
-            on_failure.callback(launcher.stop, started.running, Deadline.after(STOP_SECONDS))
+            on_failure.push(ended_on_failure(launcher.stop, started.running))
             ending = _Ending(started, launch)
             _await_api(launch.paths, ending, deadline.sooner(API_SECONDS))
             Api(launch.paths.api, ending).send_all(_requests(launch, vmm), deadline)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pyro_mcp.drivers import launcher
 from pyro_mcp.drivers.base import Availability, Capabilities, Launch, Lines, RunningVmm, Snapshot, Started
+from pyro_mcp.drivers.failed_start import ended_on_failure
 from pyro_mcp.drivers.qemu import snapshots
 from pyro_mcp.drivers.qemu.lines import SerialLines
 from pyro_mcp.drivers.qemu.plan import LINKS, plan
@@ -21,7 +22,6 @@ from pyro_mcp.model import Isolation
 from pyro_mcp.paths import MachinePaths
 
 PROGRAM = "qemu-system-x86_64"
-STOP_SECONDS = 10.0
 # Those that a machine with a network is in, by their names in /proc.
 NAMESPACES = {"net": "network", "user": "user"}
 
@@ -80,7 +80,7 @@ class QemuDriver:
         with contextlib.ExitStack() as on_failure:
             command = networked(self._plan(launch), launch)
             started = launcher.launch(command, launch, deadline, identity=identity)
-            on_failure.callback(launcher.stop, started.running, Deadline.after(STOP_SECONDS))
+            on_failure.push(ended_on_failure(launcher.stop, started.running))
             on_failure.callback(started.close)
             resuming = launch.resume_from and snapshots.Resuming(started, launch.resume_from, launch.paths, deadline)
             on_failure.pop_all()
