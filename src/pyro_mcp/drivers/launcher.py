@@ -10,11 +10,12 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pyro_mcp.drivers.base import Launch, RunningVmm
+from pyro_mcp.drivers.failed_start import STOP_SECONDS, also
 from pyro_mcp.drivers.network_faults import network_fault
 from pyro_mcp.errors import MachineDied, MachineFault
 from pyro_mcp.host.deadline import Deadline
@@ -29,6 +30,7 @@ STATUS_LINE_MOST = 4096
 STOP_GRACE = 3.0  # the launcher needs a moment to end the VMM and to flush its logs
 SOCKET_BACKLOG = 8
 ANSWER_SECONDS = 5.0
+REAP_SECONDS = 1.0
 
 
 class FileUse(NamedTuple):
@@ -113,13 +115,11 @@ def launch(command: Command, request: Launch, deadline: Deadline, *, identity: I
     with contextlib.ExitStack() as stack:
         descriptors = [stack.enter_context(_opened(use)) for use in command.files]
         status_read, status_write = os.pipe()
-        stack.callback(os.close, status_write)
         with contextlib.ExitStack() as on_failure:
             on_failure.callback(os.close, status_read)
-            plan_read, plan_write = os.pipe()
-            stack.callback(os.close, plan_read)
-            plan = _plan(command, request, descriptors, status_write, identity)
-            process = _spawn(request.agent, plan_read, plan_write, plan, [*descriptors, status_write])
+            with os.fdopen(status_write, "wb"):  # ours is closed then: the pipe ends with the launcher
+                plan = _plan(command, request, descriptors, status_write, identity)
+                process = _spawn(request.agent, plan, [*descriptors, status_write], on_failure)
             launcher = ProcessId.of(process)
             event = _read_event(status_read, deadline)
             if event.get("part") == "network":
@@ -136,7 +136,7 @@ def stop(running: RunningVmm, deadline: Deadline) -> None:
     gone = running.launcher.stop(grace=STOP_GRACE, deadline=deadline)
     # A launcher that was killed takes the VMM with it (parent-death signal), a moment later.
     gone = running.vmm.stop(grace=0.5, deadline=deadline) and gone
-    _reap(running.launcher.pid)
+    _reap(running.launcher.pid, deadline)
     if not gone:
         raise MachineFault(
             f"the VMM (pid {running.vmm.pid}) did not end", remedy="Look at the process: it may wait for a hung disk."
@@ -159,10 +159,19 @@ def instruct(launcher: ProcessId, request: Path, text: str) -> None:
         raise MachineFault(f"the launcher of the VMM did not take {request.name}")
 
 
-def _reap(pid: int) -> None:
-    """Collect the launcher if it was our child, so that it does not stay a zombie."""
-    with contextlib.suppress(ChildProcessError):
-        os.waitpid(pid, os.WNOHANG)
+def _reap(pid: int, deadline: Deadline) -> None:
+    """Collect the launcher if it was our child, so that it does not stay a zombie.
+
+    /proc calls it a zombie a moment before its last thread has ended and it can be waited for.
+    """
+
+    def reaped() -> bool:
+        try:
+            return os.waitpid(pid, os.WNOHANG)[0] == pid
+        except ChildProcessError:
+            return True
+
+    until(reaped, deadline.sooner(REAP_SECONDS))
 
 
 def _plan(command: Command, request: Launch, descriptors: list[int], status: int, identity: Identity | None) -> bytes:
@@ -199,15 +208,30 @@ def _plan(command: Command, request: Launch, descriptors: list[int], status: int
     return json.dumps(plan).encode()
 
 
-def _spawn(agent: Path, plan_read: int, plan_write: int, plan: bytes, passed: list[int]) -> int:
-    """Start the launcher and send it its plan; its pid."""
-    with open(plan_write, "wb") as sender:
-        process = spawn_detached([str(agent), "launch", str(plan_read)], pass_fds=[*passed, plan_read])
-        # The child's pid is all we keep: it is watched through pidfds and reaped by stop().
-        process.returncode = 0
-        with contextlib.suppress(BrokenPipeError):
-            sender.write(plan)
+def _spawn(agent: Path, plan: bytes, passed: list[int], on_failure: contextlib.ExitStack) -> int:
+    """Start the launcher and send it its plan; its pid. *on_failure* ends and reaps it."""
+    plan_read, plan_write = os.pipe()
+    # Of a broken pipe, the status pipe tells the reason.
+    with contextlib.suppress(BrokenPipeError), os.fdopen(plan_write, "wb") as sender:
+        with os.fdopen(plan_read, "rb"):
+            process = spawn_detached([str(agent), "launch", str(plan_read)], pass_fds=[*passed, plan_read])
+            # The child's pid is all we keep: it is watched through pidfds and reaped by stop().
+            process.returncode = 0
+            on_failure.push(_ended(process.pid))
+        sender.write(plan)
     return process.pid
+
+
+def _ended(pid: int) -> Callable[[object, BaseException | None, object], None]:
+    """For an ExitStack: end and reap our child *pid*, a launcher, and with it what it started."""
+
+    def on_exit(_kind: object, error: BaseException | None, _trace: object) -> None:
+        launcher, deadline = ProcessId.of(pid), Deadline.after(STOP_SECONDS)
+        if launcher is not None and not launcher.stop(grace=STOP_GRACE, deadline=deadline):
+            also(error, f"the launcher (pid {pid}) did not end")
+        _reap(pid, deadline)
+
+    return on_exit
 
 
 def _read_event(status: int, deadline: Deadline) -> dict[str, Any]:

@@ -166,6 +166,8 @@ class Machines:
         record = self._context.store.get(check_machine_id(machine_id))
         self._check_life(record)
         if record.state == "started" and record.execution_mode != "host_compat" and not record.vmm_alive:
+            with contextlib.suppress(PyroError):  # what is left of its launcher
+                self._destroy(record)
             record = record.moved("stopped", running=None)
             self._context.store.update(record)
         return record
