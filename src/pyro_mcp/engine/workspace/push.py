@@ -19,7 +19,7 @@ from pyro_mcp.guest.sync.walk import GuestEntry, Limits, Walk, digests, listing
 from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.progress import Progress
 
-LISTED_MOST = 4_000_000  # entries in the guest, which may have made many more than were pushed
+LISTED_MOST = 2_000_000  # entries in the guest, which may have made many more than were pushed; 0.4 KB each, here
 SPACE_PER_ENTRY = 4096
 
 

@@ -17,6 +17,7 @@ from pyro_mcp.host.deadline import Deadline
 WalkKind = Literal["absent", "file", "directory"]
 MODE_MOST = 0o7777
 DIGEST_SIZE = 32
+PATHS_MOST = 256 << 20  # bytes; on the wire a name of one byte may stand for a path of PATH_MOST
 PATHS_AT_ONCE = 1000
 PATH_BYTES_AT_ONCE = 96 << 10
 _FROM_GUEST = frozenset({Kind.DIRECTORY, Kind.FILE, Kind.SYMLINK, Kind.LINK, Kind.OTHER})
@@ -56,6 +57,7 @@ class Walk:
         self._op = "fetch" if contents else "tree"
         self._directories = [b""]
         self._files: set[tuple[int, bytes]] = set()
+        self._paths = 0
         self._left = 0
         self.entries = 0
         self.bytes = 0
@@ -122,14 +124,28 @@ class Walk:
                 f"there are more than {self._limits.entries} entries in the guest",
                 remedy="Ask for a part of it, or raise the limit on entries.",
             )
-        if len(self.path(record)) > PATH_MOST:
+        path = self.path(record)
+        if len(path) > PATH_MOST:
             raise GuestProtocol("the guest sent a path that is too long")
         if record.kind is Kind.DIRECTORY:
-            self._directories.append(self.path(record))
+            self._directories.append(path)
         elif record.kind is Kind.FILE:
             self._check_file(record)
         elif record.kind is Kind.LINK and (record.target_dir, record.target) not in self._files:
             raise GuestProtocol("the guest sent a hard link to a file it had not sent")
+        self._check_paths(record, path)
+
+    def _check_paths(self, record: Record, path: bytes) -> None:
+        """Bound what is kept: of contents the paths of directories, of a tree all paths and what links lead to."""
+        if record.kind is Kind.DIRECTORY or not self._contents:
+            self._paths += len(path)
+        if not self._contents:
+            self._paths += len(self.target_path(record) if record.kind is Kind.LINK else record.target)
+        if self._paths > PATHS_MOST:
+            raise InvalidRequest(
+                f"the paths in the guest have more than {PATHS_MOST} bytes together",
+                remedy="Use a directory below, with fewer or shorter paths in it.",
+            )
 
     def _check_file(self, record: Record) -> None:
         self._files.add((record.dir, record.name))
