@@ -6,7 +6,7 @@ import pytest
 
 from pyro_mcp.errors import HostFault
 from pyro_mcp.testing.bench import Bench
-from pyro_mcp.testing.hostile import BEHAVIOURS, is_survived, program
+from pyro_mcp.testing.hostile import BEHAVIOURS, TUNNELS, is_survived, program
 
 from .test_driver_contract import bench
 
@@ -23,6 +23,6 @@ def hostile() -> Path:
         pytest.skip(error.cause)
 
 
-@pytest.mark.parametrize("behaviour", BEHAVIOURS)
+@pytest.mark.parametrize("behaviour", [*BEHAVIOURS, *TUNNELS])
 def test_a_hostile_guest_is_survived(bench: Bench, hostile: Path, behaviour: str) -> None:
     is_survived(bench, hostile, behaviour)
