@@ -5,8 +5,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from pyro_mcp.drivers.base import RunningVmm
+from pyro_mcp.engine import stored
 from pyro_mcp.host.processes import ProcessId
 from pyro_mcp.model import (
+    ISOLATION_LEVELS,
     ExecutionMode,
     Isolation,
     IsolationLevel,
@@ -110,18 +112,31 @@ class MachineRecord:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "MachineRecord":
         """Read a stored record; raises ValueError, KeyError or TypeError for one that is damaged."""
-        fields = dict(value)
-        check_machine_id(fields["machine_id"])
-        if fields["state"] not in STATES:
-            raise ValueError(f"unknown state {fields['state']!r}")
-        fields["owner"] = _process(fields["owner"]) if fields["owner"] else None
-        fields["actor"] = _process(fields["actor"])
-        if fields["running"]:
-            fields["running"] = RunningVmm(_process(fields["running"]["launcher"]), _process(fields["running"]["vmm"]))
-        if fields.get("network"):
-            fields["network"] = NetworkPolicy.from_json(fields["network"])
-        return cls(**fields)
+        return cls(**stored.checked(dict(value), CHECKS))
 
 
-def _process(value: dict[str, Any]) -> ProcessId:
-    return ProcessId(int(value["pid"]), int(value["start_ticks"]))
+def _running(value: dict[str, Any]) -> RunningVmm:
+    return RunningVmm(stored.process(value["launcher"]), stored.process(value["vmm"]))
+
+
+CHECKS: dict[str, stored.Check] = {
+    "machine_id": check_machine_id,
+    "state": stored.one_of(*STATES),
+    "environment": stored.text,
+    "environment_version": stored.maybe(stored.text),
+    "vcpu_count": stored.whole,
+    "mem_mib": stored.whole,
+    "disk_mib": stored.whole,
+    "ttl_seconds": stored.whole,
+    "created_at": stored.moment,
+    "expires_at": stored.moment,
+    "allow_host_compat": stored.flag,
+    "driver": stored.text,
+    "execution_mode": stored.one_of(*get_args(ExecutionMode)),
+    "isolation": stored.isolation,
+    "owner": stored.maybe(stored.process),
+    "actor": stored.process,
+    "running": stored.maybe(_running),
+    "require_isolation": stored.one_of(*ISOLATION_LEVELS),
+    "network": stored.maybe(NetworkPolicy.from_json),
+}

@@ -53,7 +53,7 @@ class Store:
         damaged: list[str] = []
         for machine_id, text in rows:
             try:
-                records.append(MachineRecord.from_json(json.loads(text)))
+                records.append(_machine(machine_id, text))
             except (ValueError, KeyError, TypeError):
                 damaged.append(str(machine_id))
         return records, damaged
@@ -63,7 +63,7 @@ class Store:
         if row is None:
             raise UnknownMachine(f"there is no machine {machine_id}")
         try:
-            return MachineRecord.from_json(json.loads(row[0]))
+            return _machine(machine_id, row[0])
         except (ValueError, KeyError, TypeError) as error:
             raise StorageFault(
                 f"the record of machine {machine_id} is damaged",
@@ -75,3 +75,10 @@ class Store:
         done = connection.execute("UPDATE machines SET record = ? WHERE machine_id = ?", (text, record.machine_id))
         if done.rowcount == 0:
             raise UnknownMachine(f"there is no machine {record.machine_id} any more")
+
+
+def _machine(machine_id: str, text: str) -> MachineRecord:
+    record = MachineRecord.from_json(json.loads(text))
+    if record.machine_id != machine_id:
+        raise ValueError("the record of another machine")
+    return record

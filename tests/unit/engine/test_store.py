@@ -1,18 +1,26 @@
 """The store of records."""
 
+import dataclasses
 import json
 import sqlite3
 import threading
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pyro_mcp.config import load
 from pyro_mcp.drivers.base import RunningVmm
 from pyro_mcp.engine.database import SCHEMA
+from pyro_mcp.engine.machines import Context
 from pyro_mcp.engine.records import NO_ISOLATION, MachineRecord
 from pyro_mcp.engine.store import Store
+from pyro_mcp.engine.sweep import sweep
+from pyro_mcp.environments.facade import Environments
 from pyro_mcp.errors import StorageFault, UnknownMachine, WrongState
 from pyro_mcp.host.processes import ProcessId
+from pyro_mcp.paths import Paths
 
 
 def record(machine_id: str = "0123456789ab") -> MachineRecord:
@@ -102,6 +110,52 @@ def test_a_damaged_record_names_itself_and_harms_no_other(store: Store, text: st
     records, damaged = store.all()
     assert [item.machine_id for item in records] == ["ffffffffffff"]
     assert damaged == ["0123456789ab"]
+
+
+PROCESS: dict[str, object] = {"pid": 10, "start_ticks": 20}
+WRONG: list[Any] = [
+    *({field.name: ["wrong"]} for field in dataclasses.fields(MachineRecord)),
+    *({"expires_at": value} for value in ("x", None, True, -1, float("nan"), float("inf"), 10**400)),
+    *({"mem_mib": value} for value in ("x", None, True, 1.5)),
+    *(
+        {name: PROCESS | {"pid": pid}}
+        for name in ("owner", "actor")
+        for pid in (0, -1, 2**31, 10**400, "x", "10", None, True, 1.5)
+    ),
+    {"actor": PROCESS | {"start_ticks": -1}},
+    {"actor": {"pid": 10}},
+    {"actor": 10},
+    {"running": {"launcher": PROCESS}},
+    {"running": {"launcher": PROCESS, "vmm": PROCESS | {"pid": -1}}},
+    {"isolation": {"vmm": "none", "accelerator": "none", "sandbox": [1]}},
+    {"execution_mode": "guest_telepathy"},
+    {"require_isolation": "some"},
+    {"network": {"mode": "public"}},
+    {"machine_id": "ffffffffffff"},
+    {"no_such_field": 1},
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: f"{wrong!r:.60}")
+def test_a_value_of_the_wrong_kind_makes_a_record_damaged_and_nothing_else(
+    store: Store, wrong: dict[str, object]
+) -> None:
+    store.insert(record())
+    store.insert(record("ffffffffffff"))
+    damage(store, "0123456789ab", json.dumps(record().as_json() | wrong))
+    with pytest.raises(StorageFault, match="0123456789ab"):
+        store.get("0123456789ab")
+    records, damaged = store.all()
+    assert ([item.machine_id for item in records], damaged) == (["ffffffffffff"], ["0123456789ab"])
+
+
+def test_a_sweep_goes_on_beside_a_record_with_a_value_of_the_wrong_kind(paths: Paths) -> None:
+    store, settings = Store(paths.database), load({})
+    store.insert(record())
+    store.insert(replace(record("ffffffffffff"), running=None))
+    damage(store, "0123456789ab", json.dumps(record().as_json() | {"expires_at": "x"}))
+    assert sweep(Context(paths, settings, store, Environments(paths, settings))) == ["ffffffffffff"]
+    assert store.all() == ([], ["0123456789ab"])
 
 
 def test_a_record_with_a_crafted_id_is_damaged_and_not_followed(store: Store) -> None:

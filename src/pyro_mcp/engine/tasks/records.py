@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, get_args
 
+from pyro_mcp.engine import stored
 from pyro_mcp.engine.publish.ports import Port
 from pyro_mcp.engine.records import NO_ISOLATION
 from pyro_mcp.engine.tasks.results import WorkspaceSeed
@@ -120,19 +121,7 @@ class TaskRecord:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "TaskRecord":
         """Read a stored record; raises ValueError, KeyError or TypeError for one that is damaged."""
-        found = _known(cls, value)
-        check_machine_id(found["task_id"])
-        if found["state"] not in STATES:
-            raise ValueError(f"unknown state {found['state']!r}")
-        for name in ("created_at", "expires_at"):
-            found[name] = float(found[name])
-        found["actor"] = process(found["actor"])
-        found["network"] = NetworkPolicy.from_json(found["network"]) if found.get("network") else None
-        found["publications"] = tuple(
-            Publication(Port(**one["port"]), process(one["publisher"]), float(one["since"]))
-            for one in found.get("publications", ())
-        )
-        return cls(**found)
+        return cls(**stored.checked(_known(cls, value), TASK_CHECKS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,17 +168,10 @@ class CommandRecord:
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "CommandRecord":
         """Read a stored entry; raises ValueError, KeyError or TypeError for one that is damaged."""
-        found = _known(cls, value)
-        if found["state"] not in COMMAND_STATES or not JOB.fullmatch(found["job"]):
+        found = stored.checked(_known(cls, value), COMMAND_CHECKS)
+        if not JOB.fullmatch(found["job"]):
             raise ValueError("not a command's record")
-        found["client"] = process(found["client"]) if found["client"] else None
-        found["causes"] = tuple(found["causes"])
         return cls(**found)
-
-
-def process(value: dict[str, Any]) -> ProcessId:
-    """A process as records store it."""
-    return ProcessId(int(value["pid"]), int(value["start_ticks"]))
 
 
 def moment(at: float) -> str:
@@ -200,3 +182,68 @@ def moment(at: float) -> str:
 def _known(cls: type[TaskRecord] | type[CommandRecord], value: dict[str, Any]) -> dict[str, Any]:
     names = {one.name for one in fields(cls)}
     return {name: content for name, content in dict(value).items() if name in names}
+
+
+def _publications(value: Iterable[dict[str, Any]]) -> tuple[Publication, ...]:
+    return tuple(
+        Publication(Port(**one["port"]), stored.process(one["publisher"]), stored.moment(one["since"])) for one in value
+    )
+
+
+def _seed(value: dict[str, Any]) -> WorkspaceSeed:
+    return {
+        "mode": stored.text(value["mode"]),
+        "source_path": stored.maybe(stored.text)(value["source_path"]),
+        "destination": stored.text(value["destination"]),
+        "entry_count": stored.whole(value["entry_count"]),
+        "bytes_written": stored.whole(value["bytes_written"]),
+    }
+
+
+MODE = stored.one_of(*get_args(ExecutionMode))
+TASK_CHECKS: dict[str, stored.Check] = {
+    "task_id": check_machine_id,
+    "state": stored.one_of(*STATES),
+    "environment": stored.text,
+    "environment_version": stored.maybe(stored.text),
+    "vcpu_count": stored.whole,
+    "mem_mib": stored.whole,
+    "disk_mib": stored.whole,
+    "ttl_seconds": stored.whole,
+    "created_at": stored.moment,
+    "expires_at": stored.moment,
+    "allow_host_compat": stored.flag,
+    "actor": stored.process,
+    "name": stored.maybe(stored.text),
+    "labels": stored.named_texts,
+    "idle_seconds": stored.maybe(stored.whole),
+    "network": stored.maybe(NetworkPolicy.from_json),
+    "execution_mode": MODE,
+    "isolation": stored.isolation,
+    "seed": _seed,
+    "ended_at": stored.maybe(stored.moment),
+    "ended_reason": stored.maybe(stored.one_of(*get_args(EndReason))),
+    "cause": stored.maybe(stored.text),
+    "publications": _publications,
+}
+COMMAND_CHECKS: dict[str, stored.Check] = {
+    "job": stored.text,
+    "command": stored.text,
+    "cwd": stored.text,
+    "execution_mode": MODE,
+    "started_at": stored.moment,
+    "client": stored.maybe(stored.process),
+    "detached": stored.flag,
+    "sequence": stored.whole,
+    "state": stored.one_of(*COMMAND_STATES),
+    "recorded_at": stored.maybe(stored.moment),
+    "exit_code": stored.maybe(stored.whole),
+    "duration_ms": stored.maybe(stored.whole),
+    "timed_out": stored.flag,
+    "causes": stored.texts,
+    "reason": stored.text,
+    "stdout_bytes": stored.whole,
+    "stderr_bytes": stored.whole,
+    "stdout_truncated": stored.flag,
+    "stderr_truncated": stored.flag,
+}

@@ -1,17 +1,19 @@
 """Tasks and histories in the database."""
 
+import json
 import sqlite3
 import threading
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pyro_mcp.engine.database import MIGRATIONS, SCHEMA, Database
 from pyro_mcp.engine.store import Store
 from pyro_mcp.engine.tasks.lifecycle import Tasks
-from pyro_mcp.engine.tasks.records import CommandRecord
+from pyro_mcp.engine.tasks.records import CommandRecord, TaskRecord
 from pyro_mcp.errors import InvalidRequest, StorageFault, TaskExpired, UnknownJob, UnknownTask, WrongState
 
 from .conftest import DEAD, Make, command, machine, task
@@ -150,6 +152,55 @@ def test_a_damaged_task_names_itself_harms_no_other_and_can_be_deleted(tasks: Ta
     tasks.delete(bad.task_id)
     assert tasks.rows.all() == ([good], [])
     assert not tasks.paths(bad.task_id).directory.exists()
+
+
+PROCESS: dict[str, object] = {"pid": 10, "start_ticks": 20}
+PORT: dict[str, object] = {"host_port": 8080, "guest_port": 80, "address": "127.0.0.1"}
+WRONG: list[Any] = [
+    *({one.name: {"wrong": ["wrong"]}} for one in fields(TaskRecord)),
+    *({"expires_at": value} for value in ("x", None, True, -1, float("nan"), float("inf"), 10**400)),
+    *({"ended_at": value} for value in ("x", True, float("nan"))),
+    *({"idle_seconds": value} for value in ("x", True, 1.5)),
+    *({"actor": PROCESS | {"pid": pid}} for pid in (0, -1, 2**31, "x", "10", None, True)),
+    {"labels": {"a": 1}},
+    {"seed": {}},
+    {"execution_mode": "guest_telepathy"},
+    {"ended_reason": "boredom"},
+    {"publications": [{"port": PORT, "publisher": PROCESS | {"pid": -1}, "since": 1.0}]},
+    {"publications": [{"port": PORT, "publisher": PROCESS, "since": "x"}]},
+    {"publications": [{"port": PORT | {"host_port": "x"}, "publisher": PROCESS, "since": 1.0}]},
+    {"publications": [{"port": {"host": 1}, "publisher": PROCESS, "since": 1.0}]},
+]
+WRONG_ENTRY: list[Any] = [
+    *({one.name: {"wrong": ["wrong"]}} for one in fields(CommandRecord)),
+    *({"started_at": value} for value in ("x", None, float("nan"))),
+    *({"client": PROCESS | {"pid": pid}} for pid in (0, -1, "x")),
+    {"exit_code": "0"},
+    {"causes": [1]},
+]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda wrong: f"{wrong!r:.60}")
+def test_a_value_of_the_wrong_kind_makes_a_task_damaged_and_nothing_else(
+    tasks: Tasks, make: Make, wrong: dict[str, object]
+) -> None:
+    bad = make(name="bad")
+    damage(tasks, "tasks", json.dumps(bad.as_json() | wrong))
+    good = make()
+    assert tasks.rows.all() == ([good], [bad.task_id])
+    with pytest.raises(StorageFault, match=bad.task_id):
+        tasks.current(bad.task_id)
+    tasks.delete(bad.task_id)
+    assert tasks.rows.all() == ([good], [])
+
+
+@pytest.mark.parametrize("wrong", WRONG_ENTRY, ids=lambda wrong: f"{wrong!r:.60}")
+def test_a_value_of_the_wrong_kind_makes_an_entry_lost(tasks: Tasks, make: Make, wrong: dict[str, object]) -> None:
+    record = make()
+    good = tasks.rows.begin(record.task_id, command())
+    damage(tasks, "commands", json.dumps(good.as_json() | wrong))
+    entry = tasks.rows.entries(record.task_id)[0]
+    assert (entry.sequence, entry.state, entry.reason) == (1, "lost", "its record is damaged")
 
 
 def test_a_damaged_entry_keeps_its_place_and_says_so(tasks: Tasks, make: Make) -> None:
