@@ -2,19 +2,22 @@
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import shutil
 import struct
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pyro_mcp.engine.workspace import PullOptions, PullResult, PushOptions, pull, push
-from pyro_mcp.engine.workspace.landing import PREFIX, Landing
+from pyro_mcp.engine.workspace.landing import PREFIX, Landing, landing
 from pyro_mcp.errors import GuestProtocol, InvalidRequest, NoSpace, PyroError
 from pyro_mcp.guest.client import ChannelOpener
 from pyro_mcp.guest.sync.records import Kind, Record, data_head, pack
@@ -305,3 +308,53 @@ def test_a_landing_uses_nothing_that_follows(tmp_path: Path) -> None:
     found.close()
     os.close(root)
     assert not (tmp_path / "f").exists()
+
+
+@pytest.mark.parametrize(("module", "name"), [(os, "open"), (fcntl, "flock")], ids=["open", "flock"])
+def test_a_place_that_another_pull_sweeps_away_before_it_is_locked_is_made_anew(
+    place: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str
+) -> None:
+    real = getattr(module, name)
+
+    def after_another_pull(*args: object, **keywords: object) -> object:
+        monkeypatch.setattr(module, name, real)
+        with landing(place):
+            pass
+        assert list(place.iterdir()) == []
+        return real(*args, **keywords)
+
+    monkeypatch.setattr(module, name, after_another_pull)
+    with landing(place) as mine:
+        assert mine.place.is_dir()
+    assert getattr(module, name) is real
+    assert list(place.iterdir()) == []
+
+
+def test_a_place_is_removed_by_one_pull_alone(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = shutil.rmtree
+    removed: list[Path] = []
+
+    def beside_another_pull(path: Path) -> None:
+        if not removed:
+            removed.append(path)
+            with landing(place):
+                assert path.exists()
+        real(path)
+
+    monkeypatch.setattr(shutil, "rmtree", beside_another_pull)
+    with landing(place) as mine:
+        expected = mine.place.parent
+    assert removed == [expected]
+    assert list(place.iterdir()) == []
+
+
+def test_many_pulls_into_one_directory_hurt_each_other_not(agent: LocalAgent, place: Path) -> None:
+    agent.workspace.mkdir(exist_ok=True)
+    (agent.workspace / "f").write_text("x")
+
+    def many(start: int) -> list[PullResult]:
+        return [fetch(agent, "f", place / str(number)) for number in range(start, start + 20)]
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(map(len, pool.map(many, range(0, 80, 20)))) == 80
+    assert {path.name for path in place.iterdir()} == set(map(str, range(80)))

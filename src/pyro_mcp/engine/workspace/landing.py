@@ -137,24 +137,37 @@ class Landing:
 @contextlib.contextmanager
 def landing(parent: Path) -> Iterator[Landing]:
     """A place in *parent* for a pull; what is still in it at the end is removed, and what dead pulls left there too."""
-    with storage(f"preparing {parent}"):
-        _sweep(parent)
-        place = parent / f"{PREFIX}{new_token()}"
-        place.mkdir(mode=0o700)
-    try:
-        with contextlib.ExitStack() as opened:
-            lock = os.open(place, _DIRECTORY)
+    with contextlib.ExitStack() as opened:
+        with storage(f"preparing {parent}"):
+            _sweep(parent)
+            place, lock = _hold(parent)
             opened.callback(os.close, lock)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            opened.callback(_remove, place)
             tree = place / "tree"
             tree.mkdir()
             root = os.open(tree, _DIRECTORY)
             opened.callback(os.close, root)
-            found = Landing(tree, root)
-            opened.callback(found.close)
-            yield found
-    finally:
-        _remove(place)
+        found = Landing(tree, root)
+        opened.callback(found.close)
+        yield found
+
+
+def _hold(parent: Path) -> tuple[Path, int]:
+    """A new place, and the descriptor that locks it. A sweep may take a place that is not locked yet: then another."""
+    while True:
+        place = parent / f"{PREFIX}{new_token()}"
+        place.mkdir(mode=0o700)
+        with contextlib.ExitStack() as on_failure:
+            on_failure.callback(_remove, place)
+            try:
+                lock = os.open(place, _DIRECTORY)
+            except FileNotFoundError:
+                continue
+            on_failure.callback(os.close, lock)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if place.exists():
+                on_failure.pop_all()
+                return place, lock
 
 
 def _sweep(parent: Path) -> None:
