@@ -80,6 +80,33 @@ def server(path: Path, *answers: bytes) -> Iterator[list[bytes]]:
         thread.join(10)
 
 
+@contextmanager
+def without_end(path: Path, head: bytes, more: bytes, *, pause: float, times: int) -> Iterator[threading.Event]:
+    """Says *head*, then *more*, *times* over; what is set once the client has left before all of that."""
+    left, over = threading.Event(), threading.Event()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                whole_request(connection)
+                try:
+                    connection.sendall(head)
+                    for _ in range(times):
+                        connection.sendall(more)
+                        over.wait(pause)
+                except OSError:
+                    left.set()
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield left
+        over.set()
+        thread.join(30)
+
+
 @pytest.fixture
 def sock(tmp_path: Path) -> Path:
     return tmp_path / "api.sock"
@@ -142,6 +169,40 @@ def test_a_vmm_that_does_not_answer_is_given_up_at_the_deadline(sock: Path) -> N
         listener.listen()
         with pytest.raises(MachineFault, match="did not answer"):
             api(sock).send(REQUEST, Deadline.after(0.05))
+
+
+@pytest.mark.parametrize(
+    "head", [b"HTTP/1.1 ", b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n"], ids=["head", "body"]
+)
+def test_a_vmm_that_says_little_at_a_time_is_given_up_at_the_deadline(sock: Path, head: bytes) -> None:
+    with without_end(sock, head, b"2", pause=0.01, times=1000) as left:
+        with pytest.raises(MachineFault, match="did not answer PUT /vsock: timed out"):
+            api(sock).send(REQUEST, Deadline.after(0.2))
+        assert left.wait(30)
+
+
+@pytest.mark.parametrize(
+    ("head", "more"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X: y\r\n" * 100),
+        (b"HTTP/1.1 200 OK\r\n", b"X: " + b"y" * 60_000 + b"\r\n"),
+    ],
+    ids=["heads", "trailers", "fields"],
+)
+def test_a_vmm_that_talks_without_end_is_given_up(sock: Path, head: bytes, more: bytes) -> None:
+    with without_end(sock, head, more, pause=0, times=200_000) as left:
+        with pytest.raises(MachineFault, match="did not answer PUT /vsock: the answer is too long"):
+            api(sock).send(REQUEST, Deadline.after(30))
+        assert left.wait(30)
+
+
+def test_an_answer_after_which_the_connection_is_closed_is_read(sock: Path) -> None:
+    body = b'{"state": "Running"}'
+    for text in (b"HTTP/1.0 200 OK\r\n\r\n" + body, b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + body):
+        with server(sock, text):
+            assert api(sock).send(REQUEST, Deadline.after(10)) == {"state": "Running"}
+        sock.unlink()
 
 
 def test_a_vmm_that_ended_is_named_as_the_cause(sock: Path) -> None:

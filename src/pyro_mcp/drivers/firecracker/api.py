@@ -4,13 +4,14 @@ Its ``fault_message`` becomes one of our errors with a remedy: the table below, 
 """
 
 import http.client
+import io
 import json
 import re
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from pyro_mcp.drivers.firecracker.requests import Request
 from pyro_mcp.drivers.launcher import connect
@@ -25,7 +26,11 @@ from pyro_mcp.errors import (
 )
 from pyro_mcp.host.deadline import Deadline
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
 ANSWER_MOST = 64 << 10
+HEAD_MOST = 16 << 10
 FAULT_MOST = 400
 REQUEST_SECONDS = 20.0
 
@@ -83,12 +88,51 @@ FAULTS = (
 )
 
 
+class _Answer(io.RawIOBase):
+    """What comes from a socket until *limit*, and up to a number of bytes: a VMM that was taken over may go on."""
+
+    def __init__(self, connected: socket.socket, limit: Deadline) -> None:
+        self._socket = connected
+        self._limit = limit
+        self._left = HEAD_MOST + ANSWER_MOST
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
+        """Some bytes, as a socket's ``recv_into``; raises HTTPException or TimeoutError beyond what it may take."""
+        if not self._left:
+            raise http.client.HTTPException("the answer is too long")
+        if self._limit.passed:
+            raise TimeoutError("timed out")
+        self._socket.settimeout(self._limit.timeout)
+        count = self._socket.recv_into(memoryview(buffer)[: self._left])
+        self._left -= count
+        return count
+
+
+class _Line:
+    """The part of a socket that http.client needs. Whoever has the socket closes it."""
+
+    def __init__(self, connected: socket.socket, limit: Deadline) -> None:
+        self.sendall = connected.sendall  # its timeout is for all it sends
+        self._answer = _Answer(connected, limit)
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        """The answer."""
+        return io.BufferedReader(self._answer)
+
+    def close(self) -> None:
+        """Nothing: it may be read from still."""
+
+
 class _Connection(http.client.HTTPConnection):
     """HTTP over a socket that is connected already."""
 
-    def __init__(self, connected: socket.socket) -> None:
+    def __init__(self, connected: socket.socket, limit: Deadline) -> None:
         super().__init__("localhost")
-        self.sock = connected
+        self.sock = _Line(connected, limit)
 
 
 class Api:
@@ -119,16 +163,14 @@ class Api:
         return answer
 
     def _exchange(self, request: Request, limit: Deadline) -> tuple[int, bytes]:
-        connection = _Connection(connect(self._path, limit))
-        try:
+        with connect(self._path, limit) as connected:
+            connection = _Connection(connected, limit)
             body = None if request.body is None else json.dumps(request.body, sort_keys=True)
             headers = {} if body is None else {"Content-Type": "application/json"}
             connection.request(request.method, request.path, body, headers)
             response = connection.getresponse()
             data = response.read(ANSWER_MOST + 1)
             left = response.length  # of what the head promised; a body that is too long leaves some, too
-        finally:
-            connection.close()
         if left or len(data) > ANSWER_MOST:
             raise http.client.HTTPException("the answer is too long, or cut short")
         return response.status, data
