@@ -16,7 +16,7 @@ from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.wait import until
 from pyro_mcp.paths import Paths
 
-from .conftest import Cli, Ended, leftovers, start_pyro
+from .conftest import RUN_SECONDS, Cli, Ended, leftovers, pyro_argv, start_pyro
 
 pytestmark = pytest.mark.guest
 
@@ -219,3 +219,24 @@ def test_a_machine_that_outlives_its_time_is_ended_and_says_so(cli: Cli) -> None
     assert ended.text == "started\n"
     assert ended.code == 125
     assert "time to live" in ended.errors
+
+
+def under_file_limit(mib: int, *words: str) -> Ended:
+    """A run of a process that may write files of *mib* MiB (POSIX: ulimit -f counts 512 bytes)."""
+    argv = ["sh", "-c", 'ulimit -f "$0"; exec "$@"', str(mib * 2048), *pyro_argv(["run", "--json", *words])]
+    done = subprocess.run(argv, capture_output=True, timeout=RUN_SECONDS, check=False)
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def test_a_limit_on_the_size_of_files_is_named_before_it_can_kill_a_machine(cli: Cli, home: Paths) -> None:
+    sizes = ("--disk-mib", "300", "--mem-mib", "256", "debian:12", "--")
+    run(cli, "--", "true")  # the environment and the runtime are there
+    writes = ("dd if=/dev/urandom of=/root/big bs=1M count=150 && rm /root/big && echo written",)
+    ran = under_file_limit(364, *sizes, *writes)
+    assert (ran.code, json.loads(ran.stdout)["stdout"]) == (0, "written\n"), ran.errors
+    refused = under_file_limit(363, *sizes, "true")
+    failure = json.loads(refused.stdout)
+    assert (refused.code, failure["code"]) == (125, "no_space")
+    assert failure["error"] == "a file of this process may have 363 MiB, the machine needs 364 MiB"
+    assert "ulimit -f" in failure["remedy"]
+    assert leftovers(home) == []

@@ -20,6 +20,8 @@ from pyro_mcp.host.processes import ProcessId
 from pyro_mcp.model import ExecutionMode, Isolation
 from pyro_mcp.paths import MachinePaths
 
+FILE_SLACK = 64 << 20  # bytes by which the largest file of a machine may exceed its disk or its memory
+
 
 class Capabilities(NamedTuple):
     """What a driver can do, as data: the engine asks this and never for the driver's class."""

@@ -1,10 +1,12 @@
-"""Whether one more machine fits: a number the user may set, free memory, and free disk space."""
+"""Whether one more machine fits: a number the user may set, free memory, free disk space, the size of its files."""
 
+import resource
 from pathlib import Path
 
 from pyro_mcp.config import Settings
+from pyro_mcp.drivers.base import FILE_SLACK
 from pyro_mcp.errors import CapacityReached, NoSpace
-from pyro_mcp.host.files import free_bytes
+from pyro_mcp.host.files import RAISE_FILE_LIMIT, free_bytes
 from pyro_mcp.paths import Paths
 
 MIB = 1 << 20
@@ -15,11 +17,11 @@ RESERVE_MIB = 128
 MEMINFO = Path("/proc/meminfo")
 
 
-def check_capacity(paths: Paths, settings: Settings, *, active: int, mem_mib: int) -> None:
+def check_capacity(paths: Paths, settings: Settings, *, active: int, mem_mib: int, meminfo: Path = MEMINFO) -> None:
     """Raise CapacityReached or NoSpace unless a machine of *mem_mib* fits beside the *active* ones."""
     if settings.max_active_vms and active >= settings.max_active_vms:
         raise CapacityReached(f"max active VMs reached ({settings.max_active_vms}); delete old VMs first")
-    available = available_mib()
+    available = available_mib(meminfo)
     needed = min(mem_mib, WORKING_MIB) + RESERVE_MIB
     if available is not None and available < needed:
         raise CapacityReached(
@@ -30,6 +32,20 @@ def check_capacity(paths: Paths, settings: Settings, *, active: int, mem_mib: in
         raise NoSpace(
             f"only {free} MiB are free for {paths.state}, {settings.min_free_mib} MiB have to be",
             remedy="Free some disk space, set XDG_STATE_HOME to a larger filesystem, or lower PYRO_MIN_FREE_MIB.",
+        )
+
+
+def check_file_limit(*, disk_mib: int, mem_mib: int) -> None:
+    """Raise NoSpace unless this process may write files as large as a machine's: a VMM inherits the limit.
+
+    It would be killed when it crosses the limit (setrlimit(2), RLIMIT_FSIZE).
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    needed = max(disk_mib, mem_mib) + FILE_SLACK // MIB
+    if limit != resource.RLIM_INFINITY and limit < needed * MIB:
+        raise NoSpace(
+            f"a file of this process may have {limit // MIB} MiB, the machine needs {needed} MiB",
+            remedy=RAISE_FILE_LIMIT,
         )
 
 

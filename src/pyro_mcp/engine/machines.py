@@ -11,7 +11,7 @@ from pyro_mcp.drivers.base import Driver, Launch, RunningVmm
 from pyro_mcp.drivers.launcher import instruct
 from pyro_mcp.engine import choice
 from pyro_mcp.engine.boot import boot, resume
-from pyro_mcp.engine.capacity import check_capacity
+from pyro_mcp.engine.capacity import check_capacity, check_file_limit
 from pyro_mcp.engine.failures import keep_evidence
 from pyro_mcp.engine.networking import check_network, machine_network, make_room, uplink_here
 from pyro_mcp.engine.records import NO_ISOLATION, MachineRecord
@@ -83,6 +83,7 @@ class Machines:
         if spec.network is not None and driver is not None:
             check_network(context.paths, context.settings)  # rather now than after the environment was fetched
         if driver is not None:
+            check_file_limit(disk_mib=spec.disk_mib, mem_mib=spec.mem_mib)
             version = self._install(spec.environment, progress).version
         active, _ = context.store.all()
         check_capacity(context.paths, context.settings, active=len(active), mem_mib=spec.mem_mib)
@@ -210,6 +211,7 @@ class Machines:
     def _boot(self, record: MachineRecord, progress: Progress) -> MachineRecord:
         with stage("prepare"):
             kind = self._kind(record, progress)
+        check_file_limit(disk_mib=record.disk_mib, mem_mib=record.mem_mib)
         private_directory(kind.launch.paths.directory)
         make_room(kind.launch)
         try:

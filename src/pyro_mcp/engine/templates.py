@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pyro_mcp.config import Settings
 from pyro_mcp.drivers.base import Driver, Launch, RunningVmm
 from pyro_mcp.engine.boot import boot
-from pyro_mcp.engine.capacity import check_capacity
+from pyro_mcp.engine.capacity import check_capacity, check_file_limit
 from pyro_mcp.engine.networking import for_template
 from pyro_mcp.engine.records import MachineRecord
 from pyro_mcp.engine.store import Store
@@ -167,6 +167,7 @@ class Templates:
         return enabled and kind.driver.capabilities.snapshots and not kind.launch.extra_disks
 
     def _check_room(self, kind: Kind) -> None:
+        check_file_limit(disk_mib=kind.record.disk_mib, mem_mib=kind.launch.mem_mib)
         active, _ = self._records.all()
         check_capacity(self._paths, self._settings, active=len(active), mem_mib=kind.launch.mem_mib)
         # The guest may touch all of its memory while it boots.

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pyro_mcp.environments.pipeline import Ended, Piped
 from pyro_mcp.errors import EnvironmentFault, NoSpace, OperationFailed
 from pyro_mcp.host import proc
+from pyro_mcp.host.files import RAISE_FILE_LIMIT
 
 CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
-FULL = re.compile(r"No space left on device|Disk quota exceeded|File too large|don't have enough free space")
-FILE_LIMIT = re.compile(rf"File size limit exceeded|signal {signal.SIGXFSZ:d}\b")
+FULL = re.compile(r"No space left on device|Disk quota exceeded|don't have enough free space")
+FILE_LIMIT = re.compile(rf"File size limit exceeded|File too large|signal {signal.SIGXFSZ:d}\b")
 ANOTHER_MIRROR = "set PYRO_DEBIAN_MIRROR to the URL of a Debian archive that this host reaches"
 
 
@@ -90,8 +91,8 @@ def _usual(name: str, ended: Ended, doing: str, remedy: str | None) -> Operation
     text = ended.log.decode(errors="replace")
     details = without_credentials(proc.tail(ended.log))
     if ended.status == -signal.SIGXFSZ or FILE_LIMIT.search(text):
-        limit = "Raise the limit on the size of files (ulimit -f)."
-        return NoSpace(f"{name} needs larger files than this process may write", remedy=limit, details=details)
+        cause = f"{name} needs larger files than this process may write"
+        return NoSpace(cause, remedy=RAISE_FILE_LIMIT, details=details)
     if FULL.search(text):
         return NoSpace(f"no space left while {doing}", remedy=remedy, details=details)
     for known in KNOWN:

@@ -15,7 +15,8 @@ from pyro_mcp.model import new_token
 
 COPY_CHUNK = 1 << 20
 CANNOT_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FULL = {errno.ENOSPC, errno.EDQUOT}
+RAISE_FILE_LIMIT = "Raise the limit on the size of files (ulimit -f)."
 
 
 @contextlib.contextmanager
@@ -28,6 +29,10 @@ def storage(doing: str) -> Iterator[None]:
         where = f": {error.filename}" if error.filename else ""
         if error.errno in FULL:
             raise NoSpace(f"no space left while {doing}{where}") from error
+        if error.errno == errno.EFBIG:
+            raise NoSpace(
+                f"a file would be larger than this process may write: {doing}{where}", remedy=RAISE_FILE_LIMIT
+            ) from error
         raise StorageFault(f"cannot go on {doing}{where}: {reason}") from error
 
 

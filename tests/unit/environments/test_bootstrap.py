@@ -142,6 +142,7 @@ def test_a_failed_bootstrap_has_a_cause_and_a_remedy(said: str, cause: str, reme
         (Piped(Ended(25, b"E: Sub-process store received signal 25."), DONE, 0), "larger files"),
         (Piped(None, Ended(1, b"Write failed because No space left on device"), 9), "packing debian:12"),
         (Piped(None, Ended(-signal.SIGXFSZ, b""), 9), "larger files"),
+        (Piped(None, Ended(1, b"Write failed because File too large"), 9), "larger files"),
     ],
 )
 def test_a_full_disk_is_told_as_one(piped: Piped, cause: str) -> None:

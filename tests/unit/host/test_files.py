@@ -4,9 +4,11 @@ import json
 import os
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.file_limit import file_limit
 
 from pyro_mcp.errors import Busy, NoSpace, StorageFault
 from pyro_mcp.host.deadline import Deadline
@@ -55,6 +57,23 @@ def test_json_comes_back(tmp_path: Path) -> None:
 def test_a_full_disk_is_told_apart() -> None:
     with pytest.raises(NoSpace, match="writing"), storage("writing"):
         raise OSError(28, "No space left on device", "/somewhere")
+
+
+def test_a_file_that_may_not_be_that_large_is_no_full_disk(tmp_path: Path) -> None:
+    large = tmp_path / "large"
+    with large.open("wb") as stream:
+        stream.truncate(2 * MIB)
+    attempts: tuple[Callable[[], None], ...] = (
+        lambda: write_atomically(tmp_path / "written", b"x" * (2 * MIB)),
+        lambda: copy_sparse(large, tmp_path / "copied"),
+    )
+    for attempt in attempts:
+        with (
+            file_limit(MIB),
+            pytest.raises(NoSpace, match="a file would be larger than this process may write") as caught,
+        ):
+            attempt()
+        assert "ulimit -f" in caught.value.remedy
 
 
 def test_a_sparse_file_stays_sparse_when_it_is_copied(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pyro_mcp.drivers.base import Launch
+from pyro_mcp.drivers.base import FILE_SLACK, Launch
 from pyro_mcp.drivers.firecracker.cell import (
     API,
     FIRECRACKER,
@@ -20,7 +20,6 @@ from pyro_mcp.drivers.firecracker.cell import (
 from pyro_mcp.drivers.launcher import Command, LogPipe
 
 OPEN_FILES = 2048  # devices, sockets, and one descriptor for each connection to the guest (at most 1023)
-FILE_SLACK = 64 << 20
 METRICS_LIMIT = 256 << 10
 LEVEL = "Warn"
 NETWORKED = "--network"  # another
