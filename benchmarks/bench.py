@@ -128,18 +128,20 @@ def measure_live(bench: Bench, pyro: Pyro) -> None:
     try:
         pyro.exec_task(task, command="true")
         for _ in range(bench.rounds * 2):
-            results: list[Any] = []
-            taken = bench.timed(
-                "exec true, live task", lambda out=results: out.append(pyro.exec_task(task, command="true"))
-            )  # type: ignore[misc]
-            bench.add("exec true, beyond the guest's own time", taken - results[0]["duration_ms"])
+            durations: list[int] = []
+
+            def execute(durations: list[int] = durations) -> None:
+                durations.append(pyro.exec_task(task, command="true")["duration_ms"])
+
+            taken = bench.timed("exec true, live task", execute)
+            bench.add("exec true, beyond the guest's own time", taken - durations[0])
     finally:
         pyro.delete_task(task)
 
 
 def measure_concurrent(bench: Bench, others: list[Rival], rounds: int) -> None:
     """Many runs at once, each a process of its own; for the rivals as many as decide something."""
-    argv = (*PYRO, "run", ENVIRONMENT, "--", *COMMAND)
+    argv: tuple[str, ...] = (*PYRO, "run", ENVIRONMENT, "--", *COMMAND)
     subjects = [("pyro run", argv, count) for count in CONCURRENT]
     subjects += [(rival.name, rival.argv, CONCURRENT[0]) for rival in others]
     for _ in range(rounds):
@@ -156,16 +158,17 @@ def measure_concurrent(bench: Bench, others: list[Rival], rounds: int) -> None:
 
 def measure_processor(bench: Bench, others: list[Rival], rounds: int) -> None:
     """Processor time of one run, over all its processes: what bounds how many fit beside each other."""
-    subjects = [("pyro run", (*PYRO, "run", ENVIRONMENT, "--", *COMMAND))]
+    subjects: list[tuple[str, tuple[str, ...]]] = [("pyro run", (*PYRO, "run", ENVIRONMENT, "--", *COMMAND))]
     subjects += [(rival.name, rival.argv) for rival in others]
     with counter() as used:
-        for _ in range(rounds if used else 0):
+        if used is None:
+            print("processor time is left out: this user may make no cgroup", file=sys.stderr)
+            return
+        for _ in range(rounds):
             for name, argv in subjects:
                 before = used.milliseconds()
                 command(used.charged(argv))
                 bench.add(f"{name}, processor time", used.milliseconds() - before)
-        if used is None:
-            print("processor time is left out: this user may make no cgroup", file=sys.stderr)
 
 
 @contextmanager

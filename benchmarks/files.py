@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 from pyro_mcp.config import load
@@ -60,7 +59,7 @@ class WithRawPort(QemuDriver):
             *("-chardev", f"socket,id=raw,fd={descriptor},server=on,wait=off"),
             *("-device", f"virtserialport,bus=raw.0,nr=1,chardev=raw,name={PORT}"),
         )
-        return replace(command, argv=argv, files=(*command.files, SocketUse(raw_socket(launch))))
+        return command._replace(argv=argv, files=(*command.files, SocketUse(raw_socket(launch))))
 
 
 def raw_socket(launch: Launch) -> Path:
