@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pyro_mcp.engine.store import Store
 from pyro_mcp.errors import InvalidRequest, PyroError, UnknownJob, UnknownTask
 from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.wait import until
@@ -177,7 +178,10 @@ print(pyro.exec_task({task!r}, command="cat shared")["stdout"], end="")
     assert Path(told["entries"][1]["stdout_file"]).read_text() == "from the command line\n"
 
 
-def test_a_detached_job_can_be_attached_to_waited_for_and_signalled(cli: Cli, pyro: Pyro, task: str) -> None:
+def test_a_detached_job_can_be_attached_to_waited_for_and_signalled(
+    cli: Cli, pyro: Pyro, home: Paths, task: str
+) -> None:
+    ends = (pyro.status_task(task)["expires_at"], Store(home.database).get(task).expires_at)
     started = cli("task", "exec", task, "--detach", "--", "for i in 1 2 3; do echo $i; sleep 1; done; exit 9")
     job = started.text.strip()
     assert (started.code, len(job)) == (0, 16), started.errors
@@ -198,6 +202,7 @@ def test_a_detached_job_can_be_attached_to_waited_for_and_signalled(cli: Cli, py
         pyro.wait_task_job(task, "0" * 16)
     with pytest.raises(InvalidRequest):
         pyro.signal_task_job(task, endless, 99)
+    assert (pyro.status_task(task)["expires_at"], Store(home.database).get(task).expires_at) == ends
 
 
 def test_several_may_follow_one_command(pyro: Pyro, task: str) -> None:

@@ -5,12 +5,17 @@ import time
 
 import pytest
 
+from pyro_mcp.engine.outcome import CommandIO
 from pyro_mcp.engine.tasks.activity import in_use
 from pyro_mcp.engine.tasks.jobs import Jobs
 from pyro_mcp.engine.tasks.lifecycle import KEPT_SECONDS, Tasks
 from pyro_mcp.engine.tasks.records import TaskRecord
+from pyro_mcp.engine.tasks.service import TaskService
 from pyro_mcp.engine.tasks.tidy import next_due, tidy
 from pyro_mcp.errors import TaskExpired, UnknownMachine, UnknownTask, WrongState
+from pyro_mcp.guest.control import Control
+from pyro_mcp.host.deadline import Deadline
+from pyro_mcp.model import CommandSpec
 
 from .conftest import DEAD, Make, command
 
@@ -137,3 +142,26 @@ def test_a_deleted_task_is_unknown_and_leaves_nothing(tasks: Tasks, make: Make) 
     assert tasks.context.store.all() == ([], [])
     with pytest.raises(UnknownTask):
         tasks.delete("demo")
+
+
+def test_only_extend_gives_a_task_another_end(tasks: Tasks, make: Make) -> None:
+    """Neither running commands, following them, nor looking at the task does; nor at its machine."""
+    record, service = make(name="demo", idle_seconds=60), TaskService(tasks.context)
+
+    def ends() -> tuple[float, float]:
+        return tasks.rows.find(record.task_id).expires_at, tasks.context.store.get(record.task_id).expires_at
+
+    before = ends()
+    assert before == (record.expires_at, record.expires_at)
+    with Control() as control:
+        assert service.execute("demo", CommandSpec("echo out"), CommandIO(control))["exit_code"] == 0
+        job = service.logs("demo", None)["entries"][0]["job_id"]
+        assert service.wait("demo", job, Deadline.after(5), control)[1]["state"] == "done"
+        assert service.attach("demo", job, CommandIO(control))["exit_code"] == 0
+    assert service.status("demo")["expires_at"] == record.expires_at
+    assert service.all()["tasks"][0]["expires_at"] == record.expires_at
+    tidy(tasks, idle=True)
+    assert ends() == before
+    extended = service.extend("demo", 1200, None)["expires_at"]
+    assert ends() == (extended, extended)
+    assert extended > record.expires_at
