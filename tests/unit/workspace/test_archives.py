@@ -126,10 +126,31 @@ def test_only_the_changed_member_of_an_archive_moves(agent: LocalAgent, send: Pu
     archive = tmp_path / "a.tar"
     archive.write_bytes(tar((member("x"), b"1" * 100), (member("y"), b"2" * 100)))
     send(archive)
-    archive.write_bytes(tar((member("x"), b"1" * 100), (member("y", mtime=1_800_000_000), b"3" * 100)))
+    archive.write_bytes(tar((member("x"), b"1" * 100), (member("y"), b"3" * 100)))  # of the same size and time
     result = send(archive)
-    assert (result.transferred_entries, result.transferred_bytes) == (1, 100)
+    assert (result.transferred_entries, result.transferred_bytes, result.unchanged_entries) == (1, 100, 1)
     assert (agent.workspace / "y").read_bytes() == b"3" * 100
+
+
+def test_a_member_with_the_same_content_only_gets_its_mode_and_time(
+    agent: LocalAgent, send: Push, tmp_path: Path
+) -> None:
+    archive = tmp_path / "a.tar"
+    archive.write_bytes(tar((member("x"), b"1" * 100), (member("y"), b"2" * 100), (member("z"), b"3" * 100)))
+    send(archive)
+    archive.write_bytes(
+        tar(
+            (member("x", mode=0o700), b"1" * 100),
+            (member("y", mtime=1_800_000_000), b"2" * 100),
+            (member("z"), b"3" * 100),
+        )
+    )
+    result = send(archive)
+    assert (result.transferred_entries, result.updated_entries, result.unchanged_entries) == (0, 2, 1)
+    assert (agent.workspace / "x").stat().st_mode & 0o777 == 0o700
+    assert (agent.workspace / "y").stat().st_mtime == 1_800_000_000
+    result = send(archive)
+    assert (result.transferred_entries, result.updated_entries, result.unchanged_entries) == (0, 0, 3)
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

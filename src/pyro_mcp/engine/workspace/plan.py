@@ -23,6 +23,7 @@ class Plan:
     directories: set[bytes] = field(default_factory=set)  # to send: new, changed, or on the way to something
     remove: list[bytes] = field(default_factory=list)
     doubtful: list[Item] = field(default_factory=list)
+    dressed: set[bytes] = field(default_factory=set)  # of the doubtful: those whose attributes are right
     names: dict[bytes, list[Item]] = field(default_factory=dict)  # further names of files, by their first one
     changed_directories: list[Item] = field(default_factory=list)
     fresh: set[bytes] = field(default_factory=set)  # what the guest does not have
@@ -32,7 +33,10 @@ class Plan:
     def settle(self, same: Callable[[Item], bool]) -> None:
         """Decide the doubtful: those with the *same* content only get attributes."""
         for item in self.doubtful:
-            (self.dress if same(item) else self.transfer)(item)
+            if not same(item):
+                self.transfer(item)
+            elif item.path not in self.dressed:
+                self.dress(item)
         self.doubtful = []
 
     def transfer(self, item: Item) -> None:
@@ -76,9 +80,18 @@ class Plan:
 
 
 def make_plan(
-    items: dict[bytes, Item], guest: dict[bytes, GuestEntry], *, delete: bool, protects: Protects, prefix: bytes = b""
+    items: dict[bytes, Item],
+    guest: dict[bytes, GuestEntry],
+    *,
+    delete: bool,
+    by_content: bool,
+    protects: Protects,
+    prefix: bytes = b"",
 ) -> Plan:
-    """Compare. Raises SyncConflict when a directory and something else want the same name, unless *delete*."""
+    """Compare. Raises SyncConflict when a directory and something else want the same name, unless *delete*.
+
+    *by_content*: a file of the same size and time is doubtful, too.
+    """
     plan = Plan()
     clashes = sorted(path for path, item in items.items() if _clash(item, guest.get(path)))
     if clashes and not delete:
@@ -94,7 +107,7 @@ def make_plan(
         if item.kind is ItemKind.DIRECTORY:
             _compare_directory(plan, item, there)
         elif item.kind is not ItemKind.LINK:  # those go with their file
-            _compare(plan, item, there)
+            _compare(plan, item, there, by_content=by_content)
     plan.fresh = {path for path in items if path not in guest or path in removed}
     plan.remove = gone
     for path in gone:
@@ -103,12 +116,17 @@ def make_plan(
     return plan
 
 
-def _compare(plan: Plan, item: Item, there: GuestEntry | None) -> None:
+def _compare(plan: Plan, item: Item, there: GuestEntry | None, *, by_content: bool) -> None:
     if there is None or not _same_thing(item, there):
         plan.transfer(item)
-    elif there.mtime_ns != item.mtime_ns and item.size:
+        return
+    same_time = there.mtime_ns == item.mtime_ns
+    dressed = same_time and (item.kind is not ItemKind.FILE or there.mode & MODE_BITS == item.mode)
+    if item.size and (by_content or not same_time):
         plan.doubtful.append(item)
-    elif there.mtime_ns != item.mtime_ns or (item.kind is ItemKind.FILE and there.mode & MODE_BITS != item.mode):
+        if dressed:
+            plan.dressed.add(item.path)
+    elif not dressed:
         plan.dress(item)
 
 

@@ -98,6 +98,7 @@ class _Push:
             self._items,
             self._listing(session),
             delete=self._options.delete,
+            by_content=self._source.mode == "tar_archive",  # times in archives are often made up: --mtime=@0
             protects=lambda path, directory: self._source.leaves_out(path, directory=directory),
             prefix=self._prefix,
         )
