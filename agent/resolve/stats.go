@@ -12,6 +12,7 @@ import (
 const (
 	maxRefusedNames = 64
 	maxLearnedNames = 1024
+	maxLearnedPairs = 32 << 10 // names and addresses: so that the file is never longer than is read of it (1 MiB)
 	writeEvery      = 25 * time.Millisecond
 	addressRecord   = 16 // bytes of one that reply.add made
 )
@@ -32,6 +33,7 @@ type Counts struct {
 type stats struct {
 	mu      sync.Mutex
 	counts  Counts
+	pairs   int // of a name and one of its addresses, in counts
 	path    string
 	changed chan struct{}
 	stop    chan struct{}
@@ -89,11 +91,14 @@ func (s *stats) learned(name string, records []byte) {
 		}
 		for one := range slices.Chunk(records, addressRecord) {
 			address := netip.AddrFrom4([4]byte(one[addressRecord-4:]))
-			if len(known) < maxAddresses && !slices.Contains(known, address) {
+			if s.pairs < maxLearnedPairs && len(known) < maxAddresses && !slices.Contains(known, address) {
 				known = append(known, address)
+				s.pairs++
 			}
 		}
-		c.Names[name] = known
+		if len(known) > 0 {
+			c.Names[name] = known
+		}
 	})
 }
 

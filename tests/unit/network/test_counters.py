@@ -1,5 +1,6 @@
 """What a gate says about itself is read, whatever a gate that was taken over puts there."""
 
+import json
 import os
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from pyro_mcp.host.locks import try_lock
 from pyro_mcp.host.processes import ProcessId
 from pyro_mcp.model import NetworkPolicy
-from pyro_mcp.network.counters import GATE_LOST, learned, report
+from pyro_mcp.network.counters import GATE_LOST, STATS_BYTES_MOST, learned, report
 from pyro_mcp.paths import MachinePaths
 
 PUBLIC = NetworkPolicy()
@@ -48,6 +49,17 @@ def test_nonsense_in_the_place_of_counts_is_nothing(files: MachinePaths, said: b
     files.resolver_stats.write_bytes(said)
     found = report(PUBLIC, None, files)
     assert (found["refused_names"], found["denied"]) == ([], None)
+
+
+def test_the_largest_counts_that_a_gate_writes_are_read(files: MachinePaths) -> None:
+    """Names, their length, and their addresses together as agent/resolve bounds them."""
+    long = [f"{number:04}" + "n" * 59 + ("." + "n" * 62) * 3 + "n" for number in range(1024)]
+    counts = {"asked": 2**64 - 1, "refused": 2**64 - 1, "failed": 2**64 - 1, "limited": 2**64 - 1}
+    given = {name: [f"200.100.{n >> 8 | 100}.{100 + n % 100}" for n in range(32)] for name in long}
+    said = json.dumps({**counts, "refused_names": long[:64], "names": given}, separators=(",", ":"))
+    files.resolver_stats.write_text(said)
+    assert len(said) <= STATS_BYTES_MOST
+    assert report(PUBLIC, None, files)["refused_names"] == long[:64]
 
 
 def test_neither_a_link_nor_a_pipe_is_read_in_the_place_of_counts(files: MachinePaths, tmp_path: Path) -> None:
