@@ -174,7 +174,7 @@ def publish(layout: Path, target: str, *, as_json: bool) -> None:
 @click.argument("environments", metavar="[ENV]...", nargs=-1)
 @output_options
 def verify(environments: tuple[str, ...], *, as_json: bool) -> None:
-    """Hash the image of each ENV and compare; without ENV those of all that are installed.
+    """Hash the image of each ENV and compare; without ENV those of all that were installed.
 
     The exit code is 1 when one is missing or differs; `pyro env pull` makes it anew.
 

@@ -38,9 +38,11 @@ class Environments:
 
     def records(self) -> list[EnvironmentRecord]:
         """All environments of the catalog, then the images that are installed, each sorted by name."""
-        entries = sorted(CATALOG, key=lambda entry: entry.name)
-        entries += sorted(self._others(), key=lambda entry: entry.name)
-        return [self._record(entry, self._find(entry)) for entry in entries]
+        return [self._record(entry, self._find(entry)) for entry in self._entries()]
+
+    def recorded(self) -> list[str]:
+        """The names of all that was installed, also of those whose image has gone or changed since."""
+        return [entry.name for entry in self._entries() if self._cache.load(entry) is not None]
 
     def inspect(self, name: str) -> EnvironmentRecord:
         """One environment. Raises UnknownEnvironment."""
@@ -161,6 +163,11 @@ class Environments:
             if self._cache.load(entry) is None:
                 raise
             return entry
+
+    def _entries(self) -> list[CatalogEntry]:
+        """Those of the catalog, then those of installed images, each sorted by name."""
+        catalog = sorted(CATALOG, key=lambda entry: entry.name)
+        return catalog + sorted(self._others(), key=lambda entry: entry.name)
 
     def _others(self) -> list[CatalogEntry]:
         """The installed images that are not of the catalog."""

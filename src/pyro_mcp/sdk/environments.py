@@ -76,8 +76,11 @@ class EnvironmentMethods:
         return {"name": environment, "path": str(target), "digest": digest}
 
     def verify_environments(self, *environments: str) -> list[EnvironmentRecord]:
-        """Hash the images of *environments* (none: of all that are installed). Raises EnvironmentFault for damage."""
-        names = environments or [row["name"] for row in self._environments.records() if row["installed"]]
+        """Hash the images of *environments* (none: of all that were installed).
+
+        Raises EnvironmentFault for the first that is missing or damaged.
+        """
+        names = environments or self._environments.recorded()
         return [self._environments.verify(name).record for name in names]
 
     def publish_environment(self, layout: str | Path, target: str) -> PublishedEnvironment:

@@ -5,12 +5,13 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from tests.unit.environments.conftest import Make, names_in
 
+from pyro_mcp.cli.main import run
 from pyro_mcp.environments.installed import Installed
 from pyro_mcp.errors import EnvironmentFault, InvalidRequest, NoSpace, ProgramMissing, StorageFault, UnknownEnvironment
 from pyro_mcp.host.deadline import Deadline
@@ -130,6 +131,26 @@ def test_a_damaged_image_is_not_installed_and_comes_back(
     assert caught.value.remedy == f"Run `pyro env pull {NAME}`."
     assert environments.ensure(NAME, progress=QUIET, deadline=NEVER).rootfs.read_bytes() == IMAGE
     assert source.made == 1
+
+
+@pytest.mark.parametrize("damage", [truncate, overwrite, flip_without_a_trace, Path.unlink])
+def test_a_damaged_image_is_found_by_a_verification_of_all(
+    installed: Installed, capfd: pytest.CaptureFixture[str], damage: Callable[[Path], None]
+) -> None:
+    assert run(["env", "verify"]) == 0
+    assert capfd.readouterr().out == f"{NAME} {DIGEST} ok\n"
+    damage(installed.rootfs)
+    assert run(["env", "verify"]) == 1
+    out, err = capfd.readouterr()
+    assert (out, f"the image of {NAME} is missing or damaged" in err) == ("", True)
+
+
+def test_where_nothing_was_installed_there_is_nothing_to_verify(
+    paths: Paths, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert not paths.environments.exists()
+    assert run(["env", "verify"]) == 0
+    assert capfd.readouterr().out == "No environment is installed.\n"
 
 
 def test_damage_that_keeps_size_and_time_is_found_by_verify_and_repaired_by_pull(
