@@ -1,14 +1,17 @@
 """Calls as jobs: each runs in a worker thread, outlives its request when that must be answered, and is run once.
 
 A request waits for its job for a while; then it is answered with the job's id, and ``job_wait``, ``job_read`` and
-``job_cancel`` take over. A repeated request with the same idempotency key meets the job of the first.
+``job_cancel`` take over. A repeated request with the same idempotency key meets the job of the first, or is refused
+when that is no longer kept: it never runs again.
 """
 
 import functools
+import hashlib
 import json
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +19,7 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from pyro_mcp.errors import CapacityReached, Interrupted, InvalidRequest, PyroError
+from pyro_mcp.errors import CapacityReached, Interrupted, InvalidRequest, PyroError, UnknownJob
 from pyro_mcp.guest.control import Control
 from pyro_mcp.guest.outcome import new_job
 from pyro_mcp.host.progress import Stoppable, readable_size
@@ -26,7 +29,8 @@ from pyro_mcp.mcp_server.spool import Spool
 RUNNING_MOST = 64
 KEPT_MOST = 48  # ended jobs whose output and result can still be asked for
 KEPT_BYTES = 256 << 20
-BYTES_PER_SPOOL = 64 << 10
+BYTES_PER_JOB = 128 << 10  # besides its output
+KEYS_MOST = 10_000  # idempotency keys, also of jobs that are no longer kept
 
 JobState = Literal["running", "completed", "failed", "cancelled"]
 Outcome = Mapping[str, Any]
@@ -99,11 +103,31 @@ class Job:
         self.listener.stop()
         self.control.cancel()
 
+    @property
+    def held(self) -> int:
+        """Bytes that are kept for it."""
+        return BYTES_PER_JOB + sum(spool.held for spool in self.spools.values())
+
+    @property
+    def came_to_nothing(self) -> bool:
+        """Whether it failed before it did anything: trying again is then what a key is for."""
+        return self.finished.is_set() and self.error is not None and not self.started
+
     def close(self) -> None:
         """Let go of all it holds; it has ended."""
         self.control.close()
         for spool in self.spools.values():
             spool.close()
+
+
+@dataclass(slots=True)
+class _Call:
+    """What a key stands for: the request, by its digest, and its job, as long as that is kept."""
+
+    mark: bytes
+    job_id: str
+    task_id: str | None
+    job: Job | None
 
 
 class JobTable:
@@ -115,7 +139,7 @@ class JobTable:
         self._limiter = anyio.CapacityLimiter(RUNNING_MOST)
         self._jobs: dict[str, Job] = {}
         self._aliases: dict[str, str] = {}
-        self._keys: dict[str, tuple[str, Job]] = {}
+        self._keys: dict[str, _Call] = {}  # the oldest first
 
     @property
     def running(self) -> list[Job]:
@@ -138,9 +162,10 @@ class JobTable:
     ) -> Job:
         """Start *work* in a thread, or return the job that an earlier request with the same *key* has started.
 
-        Raises InvalidRequest for a key that was used for another request, CapacityReached when too much runs.
+        Raises InvalidRequest for a key that was used for another request, UnknownJob for one whose job is no longer
+        kept, CapacityReached when too much runs.
         """
-        mark = json.dumps([tool, request or {}], sort_keys=True, default=str)
+        mark = hashlib.sha256(json.dumps([tool, request or {}], sort_keys=True, default=str).encode()).digest()
         if key is not None and (known := self._known(key, mark)) is not None:
             return known
         if len(self.running) >= RUNNING_MOST:
@@ -151,7 +176,7 @@ class JobTable:
         job = Job(tool, job_id=job_id or new_job(), task_id=task_id, directory=self._directory)
         self._jobs[job.id] = job
         if key is not None:
-            self._keys[key] = (mark, job)
+            self._keys[key] = _Call(mark, job.id, task_id, job)
         self._group.start_soon(self._carry, job, work, name=f"{tool} {job.id}")
         return job
 
@@ -171,19 +196,24 @@ class JobTable:
             if job.finished.is_set() and not job.scope.cancel_called:
                 job.close()
 
-    def _known(self, key: str, mark: str) -> Job | None:
+    def _known(self, key: str, mark: bytes) -> Job | None:
         earlier = self._keys.get(key)
         if earlier is None:
             return None
-        before, job = earlier
-        if before != mark:
+        if earlier.mark != mark:
             raise InvalidRequest(
                 f"idempotency_key {key!r:.80} was used for another call", remedy="Take a new key for every new call."
             )
-        if job.finished.is_set() and job.error is not None and not job.started:
-            del self._keys[key]  # it came to nothing: trying again is what the key is for
+        if earlier.job is None:
+            look = f" task_logs of task {earlier.task_id} may still tell." if earlier.task_id else ""
+            raise UnknownJob(
+                f"the call with idempotency_key {key!r:.80} ran as job {earlier.job_id}; its result is no longer kept",
+                remedy=f"Look at what it has done.{look} To run it again, take a new key.",
+            )
+        if earlier.job.came_to_nothing:
+            del self._keys[key]
             return None
-        return job
+        return earlier.job
 
     async def _carry(self, job: Job, work: Callable[[Job], Outcome]) -> None:
         job.error = Interrupted("the server ended")
@@ -207,13 +237,24 @@ class JobTable:
             self._aliases[name] = job.id
 
     def _forget(self) -> None:
-        """Drop the oldest ended jobs beyond what is kept."""
+        """Drop the oldest ended jobs beyond what is kept, and the oldest keys of those that were dropped."""
         ended = [job for job in self._jobs.values() if job.finished.is_set() and not job.waiting]
-        held = sum(spool.total + BYTES_PER_SPOOL for job in ended for spool in job.spools.values())
+        held = sum(job.held for job in ended)
         while ended and (len(ended) >= KEPT_MOST or held > KEPT_BYTES):
             job = ended.pop(0)
-            held -= sum(spool.total + BYTES_PER_SPOOL for spool in job.spools.values())
+            held -= job.held
             del self._jobs[job.id]
             self._aliases = {alias: target for alias, target in self._aliases.items() if target != job.id}
-            self._keys = {key: entry for key, entry in self._keys.items() if entry[1] is not job}
+            self._let_go(job)
             job.close()
+        dropped = [key for key, call in self._keys.items() if call.job is None]
+        for key in dropped[: max(0, len(self._keys) + 1 - KEYS_MOST)]:
+            del self._keys[key]
+
+    def _let_go(self, job: Job) -> None:
+        """Its key outlives it, unless the job came to nothing."""
+        for key, call in [(key, call) for key, call in self._keys.items() if call.job is job]:
+            if job.came_to_nothing:
+                del self._keys[key]
+            else:
+                call.job = None

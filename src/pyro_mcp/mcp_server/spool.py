@@ -40,6 +40,11 @@ class Spool:
         """Bytes of the whole stream so far."""
         return self._total
 
+    @property
+    def held(self) -> int:
+        """Bytes that are kept of it."""
+        return self._head + len(self._tail)
+
     def read(self, cursor: int, count: int) -> tuple[int, bytes]:
         """Up to *count* bytes from *cursor*, a number of bytes; negative: from so many before the end.
 
