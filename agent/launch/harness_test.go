@@ -51,7 +51,8 @@ func machinePlan(t *testing.T, script string) fields {
 	return fields{
 		"argv": []string{"/bin/sh", "-c", script}, "env": fields{"PATH": os.Getenv("PATH")},
 		"files": []int{}, "uid": -1, "gid": -1, "groups": []int{}, "owner": processOwner(t, os.Getpid()),
-		"deadline_unix_ms": 0, "directory": directory, "status_fd": 0, "rlimits": fields{}, "oom_score_adj": 0,
+		"deadline_unix_ms": 0, "directory": directory, "keep_directory": false, "status_fd": 0,
+		"rlimits": fields{}, "oom_score_adj": 0,
 		"console": fields{"path": filepath.Join(directory, "console.log"), "limit": 1 << 20},
 		"log":     fields{"path": filepath.Join(directory, "vmm.log"), "limit": 1 << 20},
 	}

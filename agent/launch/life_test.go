@@ -120,6 +120,27 @@ func TestOwnersDeathTakesTheMachineAndItsDirectory(t *testing.T) {
 	}
 }
 
+func TestADirectoryThatIsToBeKeptOutlivesTheOwner(t *testing.T) {
+	owner := startOwner(t)
+	plan := machinePlan(t, sleeper).with(fields{"owner": processOwner(t, owner.Process.Pid), "keep_directory": true})
+	disk := filepath.Join(plan.directory(), "scratch.ext4")
+	if err := os.WriteFile(disk, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := launch(t, plan)
+	r.ready()
+	if err := owner.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if end := r.next("exited"); end.Reason != "owner" || end.Signal != 9 || end.Error != "" {
+		t.Fatalf("%+v", end)
+	}
+	r.dead()
+	if !exists(disk) {
+		t.Fatal("the machine's disk is gone")
+	}
+}
+
 func TestNoStartForAnOwnerThatIsGone(t *testing.T) {
 	gone := startOwner(t)
 	was := processOwner(t, gone.Process.Pid)

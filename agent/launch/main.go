@@ -174,7 +174,7 @@ func (s *supervisor) announce(event string) {
 }
 
 // run waits for the end of the machine, whatever brings it, and tells it when all is over:
-// processes dead, output on disk, directory gone.
+// processes dead, output on disk, directory gone if it is to go.
 func (s *supervisor) run() {
 	why := s.wait()
 	s.child.end()
@@ -183,8 +183,10 @@ func (s *supervisor) run() {
 	left := removeCgroups(s.plan.Cgroups)
 	if s.owner.dead() { // now, too: it may have died while another end was under way
 		why = reasonOwner
-		if err := removeMachineDir(s.plan.Directory); err != nil {
-			left = clip(err)
+		if !s.plan.KeepDirectory {
+			if err := removeMachineDir(s.plan.Directory); err != nil {
+				left = clip(err)
+			}
 		}
 	}
 	code, signal := s.child.result()

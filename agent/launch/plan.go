@@ -30,6 +30,7 @@ type plan struct {
 	Owner          *ownerPlan        `json:"owner"`
 	DeadlineUnixMS int64             `json:"deadline_unix_ms"`
 	Directory      string            `json:"directory"`
+	KeepDirectory  bool              `json:"keep_directory"` // also when the owner dies: it held the disk before
 	Console        logPlan           `json:"console"`
 	Log            logPlan           `json:"log"`
 	StatusFD       int               `json:"status_fd"`
@@ -56,11 +57,11 @@ type logPlan struct {
 }
 
 // planKeys lists the keys of a plan; true: it must be there, so that a forgotten one cannot mean
-// something weaker (no owner, uid 0) by accident.
+// something weaker (no owner, uid 0, a disk that goes) by accident.
 var planKeys = map[string]bool{
 	"argv": true, "env": true, "files": true, "uid": true, "gid": true, "groups": true, "owner": true,
-	"deadline_unix_ms": true, "directory": true, "console": true, "log": true, "status_fd": true,
-	"rlimits": true, "oom_score_adj": true, "handover": false, "namespaces": false, "cgroups": false,
+	"deadline_unix_ms": true, "directory": true, "keep_directory": true, "console": true, "log": true,
+	"status_fd": true, "rlimits": true, "oom_score_adj": true, "handover": false, "namespaces": false, "cgroups": false,
 	"extra_logs": false, "lend": false, "network": false,
 }
 

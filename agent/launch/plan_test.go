@@ -40,6 +40,7 @@ func TestParsePlan(t *testing.T) {
 		{"owner without start", fields{"owner": fields{"pid": 1}}, "start_ticks"},
 		{"owner of a group", fields{"owner": fields{"pid": -1, "start_ticks": 1}}, "owner"},
 		{"negative deadline", fields{"deadline_unix_ms": -1}, "negative"},
+		{"a kept directory", fields{"keep_directory": true}, ""},
 		{"directory by another name", fields{"directory": "/home/user/project"}, "machine directory"},
 		{"directory with dots", fields{"directory": "/x/../0123456789ab"}, "machine directory"},
 		{"relative directory", fields{"directory": "0123456789ab"}, "machine directory"},

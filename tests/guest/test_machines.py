@@ -1,18 +1,25 @@
 """Machines through the SDK, with real guests; known across processes."""
 
+import contextlib
+import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from pyro_mcp import Pyro
+from pyro_mcp.engine.records import MachineRecord
+from pyro_mcp.engine.store import Store
 from pyro_mcp.errors import InvalidRequest, MachineExpired, PyroError, UnknownMachine, WrongState
 from pyro_mcp.guest.capture import CaptureSinks
 from pyro_mcp.guest.execution import execute
 from pyro_mcp.guest.outcome import new_job
 from pyro_mcp.host.deadline import Deadline
+from pyro_mcp.host.wait import until
 from pyro_mcp.model import CommandSpec
 from pyro_mcp.paths import Paths
 
@@ -84,6 +91,59 @@ def test_files_are_there_after_every_start() -> None:
         pyro.stop_vm(vm_id)
     pyro.start_vm(vm_id)
     assert pyro.exec_vm(vm_id, command="cat /root/log")["stdout"] == written
+
+
+def another_process_ended(program: str, by: signal.Signals, *, when: Callable[[], bool]) -> None:
+    """Run *program* in another process, and send it *by* as soon as *when* holds."""
+    script = f"from pyro_mcp import Pyro\npyro = Pyro()\n{program}"
+    with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL) as process:
+        try:
+            assert until(when, Deadline.after(60))
+        finally:
+            process.send_signal(by)
+        assert process.wait(60) != 0
+
+
+@pytest.fixture
+def written(home: Paths) -> Iterator[str]:
+    """A started machine with a file."""
+    vm_id = Pyro().create_vm(environment="debian:12")["vm_id"]
+    Pyro().start_vm(vm_id)
+    said_in(vm_id, "echo precious > /root/file; sync")
+    yield vm_id
+    with contextlib.suppress(UnknownMachine):
+        Pyro().delete_vm(vm_id)
+
+
+def on_record(home: Paths, vm_id: str) -> MachineRecord:
+    return Store(home.database).get(vm_id)
+
+
+@pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
+def test_a_disk_outlives_a_process_that_ends_while_it_stops_the_machine(
+    home: Paths, written: str, by: signal.Signals
+) -> None:
+    running = on_record(home, written).running
+    assert running is not None
+    os.kill(running.vmm.pid, signal.SIGSTOP)  # a guest that does not go off, so that it is waited for
+    another_process_ended(f"pyro.stop_vm({written!r})", by, when=lambda: on_record(home, written).state == "stopping")
+    assert Pyro().status_vm(written)["state"] == "stopped"
+    assert not running.vmm.alive
+    in_another_process(f"pyro.start_vm({written!r})")
+    assert said_in(written, "cat /root/file") == "precious\n"
+
+
+def test_a_disk_outlives_a_process_that_is_killed_while_it_starts_the_machine_again(home: Paths, written: str) -> None:
+    Pyro().stop_vm(written)
+
+    def boots() -> bool:
+        record = on_record(home, written)
+        return record.state == "starting" and record.running is not None
+
+    another_process_ended(f"pyro.start_vm({written!r})", signal.SIGKILL, when=boots)
+    assert Pyro().status_vm(written)["state"] == "stopped"
+    in_another_process(f"pyro.start_vm({written!r})")
+    assert said_in(written, "cat /root/file") == "precious\n"
 
 
 @pytest.mark.parametrize("vm_id", ["", "../../../../etc", "0123456789AB", "0123456789ab\n", "0" * 13, "no"])

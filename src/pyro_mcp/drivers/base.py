@@ -83,8 +83,9 @@ class LaunchNetwork(NamedTuple):
 class Launch(NamedTuple):
     """All that a VMM is started from. Sizes are MiB; *deadline_unix_ms* is the end of its life on the wall clock.
 
-    *owner* is the process the machine dies with; ``None``: it outlives its starter. *extra_disks* are images the guest
-    may read besides *rootfs*; their serial numbers are ``extra0``, ``extra1``, ...
+    *owner* is the process the machine dies with; ``None``: it outlives its starter. With *keep_directory* its files
+    outlive the owner. *extra_disks* are images the guest may read besides *rootfs*; their serial numbers are
+    ``extra0``, ``extra1``, ...
 
     *resume_from*: go on from there instead of booting; ``paths.scratch`` is a copy of its scratch disk already.
     *keep_memory_in*: a snapshot of this machine will be wanted, with its memory in this file, which does not exist
@@ -101,6 +102,7 @@ class Launch(NamedTuple):
     agent: Path
     owner: ProcessId | None
     deadline_unix_ms: int
+    keep_directory: bool = False
     debug_console: bool = False
     extra_disks: tuple[Path, ...] = ()
     resume_from: Snapshot | None = None

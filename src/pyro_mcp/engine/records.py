@@ -39,7 +39,8 @@ class MachineRecord:
     """One row. Times are Unix seconds, sizes MiB.
 
     *owner*: the process the machine dies with (``None``: it lives until its time is over). *actor*: the process that is
-    changing its state; when the actor is dead, so is the change.
+    changing its state; when the actor is dead, so is the change. *keeps_disk*: it had a disk before it was started,
+    which the end of a start may not take.
     """
 
     machine_id: str
@@ -61,6 +62,7 @@ class MachineRecord:
     running: RunningVmm | None = None
     require_isolation: IsolationLevel = "any"
     network: NetworkPolicy | None = None
+    keeps_disk: bool = False
 
     @property
     def expired(self) -> bool:
@@ -69,10 +71,17 @@ class MachineRecord:
 
     @property
     def abandoned(self) -> bool:
-        """Whether nobody will ever use or remove it: its owner is dead, or the process that was changing it."""
+        """Whether nobody will ever use or remove it: its owner is dead, or what was making or ending it."""
         if self.owner is not None and not self.owner.alive:
             return True
-        return self.state in ("starting", "executing", "stopping", "deleting") and not self.actor.alive
+        first_start = self.state == "starting" and not self.keeps_disk
+        return (first_start or self.state in ("executing", "deleting")) and not self.actor.alive
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the process that was stopping it, or starting it again, is dead: its disk is still wanted."""
+        restart = self.state == "starting" and self.keeps_disk
+        return (restart or self.state == "stopping") and not self.actor.alive and not self.abandoned
 
     @property
     def vmm_alive(self) -> bool:
@@ -139,4 +148,5 @@ CHECKS: dict[str, stored.Check] = {
     "running": stored.maybe(_running),
     "require_isolation": stored.one_of(*ISOLATION_LEVELS),
     "network": stored.maybe(NetworkPolicy.from_json),
+    "keeps_disk": stored.flag,
 }

@@ -30,13 +30,18 @@ class Store:
         with self.database.transaction() as connection:
             self._write(connection, record)
 
-    def move(self, machine_id: str, state: State, *, allowed: tuple[State, ...]) -> MachineRecord:
-        """Change the state in one step, only from an *allowed* one; raises WrongState otherwise."""
+    def move(
+        self, machine_id: str, state: State, *, allowed: tuple[State, ...], keeps_disk: bool | None = None
+    ) -> MachineRecord:
+        """Change the state in one step, only from an *allowed* one; raises WrongState otherwise.
+
+        *keeps_disk*: the new value of that field; ``None`` leaves it.
+        """
         with self.database.transaction() as connection:
             record = self._read(connection, machine_id)
             if record.state not in allowed:
                 raise WrongState(f"machine {machine_id} is {record.state}, it has to be {' or '.join(allowed)}")
-            moved = record.moved(state)
+            moved = record.moved(state, keeps_disk=record.keeps_disk if keeps_disk is None else keeps_disk)
             self._write(connection, moved)
             return moved
 

@@ -14,6 +14,7 @@ from pyro_mcp.model import MACHINE_ID
 def sweep(context: Context) -> list[str]:
     """Delete machines that are expired or abandoned, and directories without a record; the ids of what was removed.
 
+    A machine whose stop, or whose start from a disk it had, was cut short is switched off; its disk is kept.
     Only one process sweeps at a time; the others go on at once. A machine that cannot be removed is left for the
     next sweep.
     """
@@ -38,6 +39,9 @@ def _records(context: Context) -> list[str]:
             with contextlib.suppress(PyroError):
                 machines.delete(record.machine_id)
                 removed.append(record.machine_id)
+        elif record.interrupted:
+            with contextlib.suppress(PyroError):
+                machines.settle(record)
     return removed
 
 

@@ -192,6 +192,7 @@ class Templates:
             machine_id=record.machine_id,
             paths=files,
             owner=record.owner,
+            keep_directory=False,
             deadline_unix_ms=int(record.expires_at * 1000),
             keep_memory_in=work.memory,
         )

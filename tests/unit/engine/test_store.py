@@ -4,6 +4,7 @@ import dataclasses
 import json
 import sqlite3
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ from pyro_mcp.config import load
 from pyro_mcp.drivers.base import RunningVmm
 from pyro_mcp.engine.database import SCHEMA
 from pyro_mcp.engine.machines import Context
-from pyro_mcp.engine.records import NO_ISOLATION, MachineRecord
+from pyro_mcp.engine.records import NO_ISOLATION, MachineRecord, State
 from pyro_mcp.engine.store import Store
 from pyro_mcp.engine.sweep import sweep
 from pyro_mcp.environments.facade import Environments
 from pyro_mcp.errors import StorageFault, UnknownMachine, WrongState
+from pyro_mcp.host.files import private_directory
 from pyro_mcp.host.processes import ProcessId
 from pyro_mcp.paths import Paths
 
@@ -112,6 +114,7 @@ def test_a_damaged_record_names_itself_and_harms_no_other(store: Store, text: st
     assert damaged == ["0123456789ab"]
 
 
+GONE = ProcessId(ProcessId.current().pid, 1)  # another process had our pid
 PROCESS: dict[str, object] = {"pid": 10, "start_ticks": 20}
 WRONG: list[Any] = [
     *({field.name: ["wrong"]} for field in dataclasses.fields(MachineRecord)),
@@ -189,3 +192,38 @@ def test_a_machine_is_abandoned_when_its_owner_is_another_process_with_the_same_
     stranger = ProcessId(ProcessId.current().pid, 1)
     assert not record().abandoned
     assert MachineRecord.from_json(record().as_json() | {"owner": {"pid": stranger.pid, "start_ticks": 1}}).abandoned
+
+
+@pytest.mark.parametrize(
+    ("change", "state"),
+    [
+        ({"state": "stopping"}, "stopped"),
+        ({"state": "starting", "keeps_disk": True}, "stopped"),
+        ({"state": "starting"}, None),
+        ({"state": "executing", "keeps_disk": True}, None),
+        ({"state": "deleting", "keeps_disk": True}, None),
+        ({"state": "stopping", "owner": GONE}, None),
+    ],
+    ids=["stop", "restart", "first start", "command", "deletion", "stop of a dead owner's"],
+)
+def test_a_disk_outlives_the_process_that_stops_the_machine_or_starts_it_again(
+    paths: Paths, change: dict[str, Any], state: str | None
+) -> None:
+    store, settings = Store(paths.database), load({})
+    lives = replace(record(), owner=None, running=None, expires_at=time.time() + 600)
+    store.insert(replace(lives, actor=GONE, **change))
+    private_directory(paths.machine(lives.machine_id).directory)
+    paths.machine(lives.machine_id).scratch.write_text("precious")
+    removed = sweep(Context(paths, settings, store, Environments(paths, settings)))
+    assert [item.state for item in store.all()[0]] == ([state] if state else [])
+    assert paths.machine(lives.machine_id).scratch.exists() == (state is not None)
+    assert removed == ([] if state else [lives.machine_id])
+
+
+@pytest.mark.parametrize("state", ["stopping", "starting"])
+def test_a_sweep_leaves_a_machine_to_the_process_that_changes_it(paths: Paths, state: State) -> None:
+    store, settings = Store(paths.database), load({})
+    busy = replace(record(), state=state, keeps_disk=True, expires_at=time.time() + 600)
+    store.insert(busy)
+    assert sweep(Context(paths, settings, store, Environments(paths, settings))) == []
+    assert store.all() == ([busy], [])
