@@ -20,6 +20,7 @@ EVERYWHERE = {
     "seccomp",
     "no_new_privs",
     "no_capabilities",
+    "resource_limits",
     "own_root",
     "pid_namespace",
     "network_namespace",

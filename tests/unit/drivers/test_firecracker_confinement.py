@@ -1,7 +1,10 @@
 """What a host lets a machine have: cgroups of both versions as files, the probe's answer, what /proc shows."""
 
 import os
+import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from pyro_mcp.drivers.firecracker.confinement import HostConfinement, observed, 
 from pyro_mcp.host.processes import ProcessId
 
 MACHINE = "0123456789ab"
+VERSIONS = {"with": 7, "without": 0}
 
 
 def unified(root: Path, *, offered: str, enabled: str) -> Path:
@@ -29,6 +33,19 @@ def split(root: Path, *controllers: str) -> Path:
         (root / name).mkdir()
         (root / name / "cgroup.procs").touch()
     return root
+
+
+@contextmanager
+def running(setup: str, through: str = "exec sh -c") -> Iterator[ProcessId]:
+    """A process after *setup* in a shell, and *through* a program that starts another."""
+    script = f"{setup}; {through} 'echo up; exec cat'"
+    with subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        found = ProcessId.of(process.pid)
+        assert found is not None
+        yield found
+        process.communicate()
 
 
 @pytest.fixture(autouse=True)
@@ -110,10 +127,34 @@ def test_what_is_expected_names_no_more_than_the_cell_gives(
 
 
 def test_an_ordinary_process_of_this_host_is_seen_to_have_no_cell() -> None:
-    words = observed(ProcessId.current(), HostConfinement(0, True, ""))
+    with running("ulimit -n 2048; ulimit -c 0") as process:
+        words = observed(process, HostConfinement(7, True, ""))
     assert not [word for word in words if word.endswith("_namespace")]
-    assert "own_root" not in words
-    assert "own_uid" not in words
+    assert not {"own_root", "own_uid", "jailer", "landlock", "resource_limits"} & set(words)
+
+
+@pytest.mark.parametrize(
+    ("limits", "seen"),
+    [
+        ("ulimit -n 2048; ulimit -f 100000; ulimit -c 0", True),
+        ("ulimit -n 1024; ulimit -f 100000; ulimit -c 0", True),
+        ("ulimit -n 2049; ulimit -f 100000; ulimit -c 0", False),
+        ("ulimit -S -n 2048; ulimit -f 100000; ulimit -c 0", False),
+        ("ulimit -n 2048; ulimit -f 100000; ulimit -S -c 0", False),
+    ],
+)
+def test_limits_are_those_the_process_has(limits: str, *, seen: bool) -> None:
+    with running(limits) as process:
+        assert ("resource_limits" in observed(process, HostConfinement(0, True, ""))) == seen
+
+
+def test_landlock_is_said_of_a_process_that_came_through_the_step_that_requires_it() -> None:
+    drop = "exec setpriv --no-new-privs --bounding-set=-all --inh-caps=-all --reuid=65534 --clear-groups sh -c"
+    user = "exec setpriv --no-new-privs sh -c"
+    with running("true", user if os.geteuid() else drop) as process:
+        words = {name: observed(process, HostConfinement(version, True, "")) for name, version in VERSIONS.items()}
+    assert ("landlock" in words["with"], "landlock" in words["without"]) == (True, False)
+    assert "jailer" not in words["with"]
 
 
 def test_a_process_that_is_gone_has_nothing_around_it() -> None:

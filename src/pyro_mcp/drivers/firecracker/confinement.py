@@ -8,6 +8,7 @@ from pathlib import Path
 from pyro_mcp.drivers.base import Launch
 from pyro_mcp.drivers.firecracker import cgroups
 from pyro_mcp.drivers.firecracker.cell import Cell, Kind
+from pyro_mcp.drivers.firecracker.plan import OPEN_FILES
 from pyro_mcp.drivers.vmm_user import vmm_identity
 from pyro_mcp.errors import HostFault
 from pyro_mcp.host import facts, proc
@@ -18,6 +19,7 @@ from pyro_mcp.paths import Paths
 FACT = "confinement"
 PROBE_SECONDS = 15.0
 ANSWER = re.compile(rb"landlock=([0-9]{1,3}) namespaces=(yes|no)\n")
+LIMIT = re.compile(r"Max ([a-z ]+?) {2,}\S+ +(\S+)")  # of /proc/PID/limits: its name, the soft one, the hard one
 NAMESPACES = {"mnt": "mount", "pid": "pid", "net": "network", "ipc": "ipc", "uts": "uts", "user": "user"}
 
 
@@ -99,20 +101,27 @@ def expected(host: HostConfinement) -> list[str]:
 
 
 def observed(vmm: ProcessId, host: HostConfinement) -> list[str]:
-    """What is in force around the process *vmm*, as /proc shows it (proc(5)).
+    """What is in force around the process *vmm*: as /proc shows it (proc(5)), but for two words.
 
-    Landlock does not show there; it was required when the kernel has it, so the VMM would not run without.
+    ``jailer`` and ``landlock`` do not show there. Both were required at the start, where a step that fails ends it, so
+    they are said of a process that shows what the same steps left: the jailer's user and root directory, and for
+    Landlock that the last step before Firecracker dropped all privileges.
     """
     process = Path("/proc") / str(vmm.pid)
-    words = {"resource_limits"}
-    if host.kind == "jailer":
+    words = _from_status(process) | _from_limits(process) | _from_namespaces(process) | _from_cgroup(process)
+    if host.kind == "jailer" and words >= {"own_uid", "own_root"}:
         words.add("jailer")
-    if host.landlock:
+    if host.landlock and words >= {"no_new_privs", "no_capabilities"}:
         words.add("landlock")
-    words |= _from_status(process)
-    words |= _from_namespaces(process)
-    words |= _from_cgroup(process)
     return sorted(words) if vmm.alive else []
+
+
+def _from_limits(process: Path) -> set[str]:
+    """The limits that the plan sets (plan.py), as they hold: the hard ones."""
+    found = {match[1]: match[2] for line in _lines(process / "limits") if (match := LIMIT.match(line))}
+    files, size = found.get("open files", ""), found.get("file size", "")
+    bounded = files.isdecimal() and int(files) <= OPEN_FILES and size.isdecimal()
+    return {"resource_limits"} if bounded and found.get("core file size") == "0" else set()
 
 
 def _from_status(process: Path) -> set[str]:
