@@ -173,11 +173,15 @@ def test_a_repeated_call_with_the_same_key_does_not_run_twice(served: Served, tm
     served(session)
 
 
-def test_a_call_that_came_to_nothing_may_be_tried_again_with_its_key(served: Served) -> None:
+def test_a_call_that_came_to_nothing_may_be_tried_again_with_its_key(served: Served, tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+
     async def session(client: Client) -> None:
-        arguments = host_run("true", idempotency_key="k", cwd="/nosuch")
-        for _ in range(2):
-            assert (await client.call_tool("vm_run", arguments)).is_error
+        arguments = host_run("pwd", idempotency_key="k", cwd=str(missing))
+        assert (await client.call_tool("vm_run", arguments)).is_error
+        missing.mkdir()
+        value = value_of(await client.call_tool("vm_run", arguments))
+        assert (value["exit_code"], value["stdout"]) == (0, f"{missing}\n")
 
     served(session)
 
@@ -312,7 +316,6 @@ def test_hostile_arguments_are_refused_with_a_typed_error(
         assert failure["error"]
         assert failure["remedy"]
         assert len(json.dumps(failure)) < 5000
-        assert text_of(result).isprintable() or "\n" in text_of(result)
-        assert "\x1b" not in text_of(result)
+        assert text_of(result).replace("\n", "").isprintable()
 
     served(session)
