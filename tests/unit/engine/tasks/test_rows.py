@@ -1,7 +1,10 @@
 """Tasks and histories in the database."""
 
 import json
+import os
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import fields, replace
@@ -19,6 +22,14 @@ from pyro_mcp.errors import InvalidRequest, StorageFault, TaskExpired, UnknownJo
 from .conftest import DEAD, Make, command, machine, task
 
 THREADS = 16
+PROCESSES = 8
+OPENS = """
+import pathlib, sys
+from pyro_mcp.engine.database import Database
+print("ready", flush=True)
+sys.stdin.read()
+Database(pathlib.Path(sys.argv[1]))
+"""
 EACH = 8
 
 
@@ -35,30 +46,30 @@ def test_a_file_of_the_first_schema_gets_the_new_tables_and_keeps_its_records(tm
     with sqlite3.connect(path) as connection:
         connection.execute(MIGRATIONS[0][0])
         connection.execute("PRAGMA user_version = 1")
+        connection.execute("INSERT INTO machines VALUES (?, ?)", (old.machine_id, json.dumps(old.as_json())))
     connection.close()
-    store = Store(path)
-    store.insert(old)
-    assert store.get(old.machine_id) == old
+    assert Store(path).get(old.machine_id) == old
     with Database(path).transaction() as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA,)
         assert connection.execute("SELECT count(*) FROM commands").fetchone() == (0,)
 
 
 def test_many_processes_may_open_a_new_file_at_once(tmp_path: Path) -> None:
-    errors: list[Exception] = []
-
-    def open_it() -> None:
-        try:
-            Database(tmp_path / "pyro.db")
-        except Exception as error:  # noqa: BLE001 - any is a failure of the test
-            errors.append(error)
-
-    threads = [threading.Thread(target=open_it) for _ in range(THREADS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
+    """Each is ready, says so, and opens the file when the others may: when its input ends."""
+    path = tmp_path / "pyro.db"
+    argv = [sys.executable, "-c", OPENS, str(path)]
+    begin, begin_end = os.pipe()
+    opening = [subprocess.Popen(argv, stdin=begin, stdout=subprocess.PIPE) for _ in range(PROCESSES)]
+    os.close(begin)
+    for process in opening:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+    os.close(begin_end)
+    for process in opening:
+        process.communicate(timeout=60)
+    assert [process.returncode for process in opening] == [0] * PROCESSES
+    with Database(path).transaction() as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA,)
 
 
 def test_a_task_comes_back_as_it_went_in(tasks: Tasks) -> None:
