@@ -22,6 +22,7 @@ from pyro_mcp.testing.fake_tunnel import ECHO_PORT, WINDOW, begin, close, echo, 
 from pyro_mcp.testing.guest_peer import Behaviour, FakeGuest, GuestPeer, HostGone
 
 SOON = 20.0
+FORWARDER = "forwarder of the test"
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,7 @@ def published(
     stop, stop_end = os.pipe()
     with FakeGuest(*behaviours) as guest, listening([Port(0, port) for port in ports]) as listeners:
         forwarder = Forwarder(Door(listeners), guest, ended=machine, stop=stop)
-        thread = threading.Thread(target=forwarder.serve)
+        thread = threading.Thread(target=forwarder.serve, name=FORWARDER)
         thread.start()
         try:
             yield [listener.port.host_port for listener in listeners], guest, machine_end
@@ -253,13 +254,35 @@ def test_client_of_a_port_on_which_nobody_listens_is_reset() -> None:
 
 
 def test_client_that_breaks_off_is_told_to_the_guest_and_hurts_nobody() -> None:
-    with published(echo) as ([port], _, _), client(port) as other:
+    words: list[tuple[int, Kind]] = []
+    told = threading.Event()
+
+    def watching(peer: GuestPeer) -> None:
+        begin(peer)
+        while (word := receive(peer))[1] is not Kind.RESET:
+            words.append(word[:2])
+            if word[1] is Kind.DATA:
+                send(peer, word[0], Kind.DATA, word[2])
+        words.append(word[:2])
+        close(peer, word[0], Reason.LOST)
+        told.set()
+        number, kind, body = receive(peer)
+        words.append((number, kind))
+        send(peer, number, Kind.DATA, body)
+        peer.receive_bytes()
+
+    with published(watching) as ([port], _, _), client(port) as other:
+        other.sendall(b"w")
+        assert other.recv(1) == b"w"
         broken = client(port)
         broken.sendall(b"x")
         assert broken.recv(1) == b"x"
         reset(broken)
+        assert told.wait(SOON)
         other.sendall(b"y")
         assert other.recv(1) == b"y"
+    opened = [(1, Kind.OPEN), (1, Kind.DATA), (2, Kind.OPEN), (2, Kind.DATA)]
+    assert [word for word in words if word[1] is not Kind.CREDIT] == [*opened, (2, Kind.RESET), (1, Kind.DATA)]
 
 
 def test_what_a_program_said_before_it_broke_off_arrives_first() -> None:
@@ -351,4 +374,7 @@ def test_end_lets_what_is_under_way_arrive() -> None:
 def test_end_of_the_machine_ends_the_forwarder() -> None:
     with published(echo) as ([port], _, machine):
         assert exchange(port, b"x") == b"x"
+        [forwarder] = [thread for thread in threading.enumerate() if thread.name == FORWARDER]
         os.close(machine)
+        forwarder.join(SOON)
+        assert not forwarder.is_alive()
