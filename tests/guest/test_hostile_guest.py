@@ -7,7 +7,7 @@ import pytest
 from pyro_mcp.drivers.base import RunningVmm
 from pyro_mcp.drivers.failed_start import STOP_SECONDS
 from pyro_mcp.engine.boot import boot
-from pyro_mcp.errors import BootFailed, HostFault
+from pyro_mcp.errors import BootFailed, ProgramMissing
 from pyro_mcp.testing.bench import Bench
 from pyro_mcp.testing.hostile import BEHAVIOURS, TUNNELS, is_survived, program, with_hostile_agent
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.guest
 def hostile() -> Path:
     try:
         return program(CHECKOUT)
-    except HostFault as error:
+    except ProgramMissing as error:
         pytest.skip(error.cause)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pyro_mcp.errors import HostFault
+from pyro_mcp.errors import ProgramMissing
 from pyro_mcp.testing.bench import Bench
 from pyro_mcp.testing.hostile import BEHAVIOURS, TUNNELS, is_survived, program
 
@@ -19,7 +19,7 @@ CHECKOUT = Path(__file__).parents[2]
 def hostile() -> Path:
     try:
         return program(CHECKOUT)
-    except HostFault as error:
+    except ProgramMissing as error:
         pytest.skip(error.cause)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pyro_mcp.host.deadline import Deadline
+from pyro_mcp.host.files import sha256_file
 from pyro_mcp.host.wait import until
 from pyro_mcp.paths import Paths
 
@@ -96,4 +97,5 @@ def test_a_corrupted_firecracker_is_refused_with_both_digests(
     code, failure, _ = pyro("run", "--json", "--driver", "firecracker", "debian:12", "--", "true")
     assert (code, failure["code"]) == (125, "driver_unavailable")
     assert "b99ea49b8d8b7bfa307d3845585d6a97f7642aa17a985749900370070d8ca930" in failure["error"]
+    assert sha256_file(target / "firecracker") in failure["error"]
     assert failure["error"].count("SHA-256") == 1

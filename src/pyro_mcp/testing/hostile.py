@@ -16,7 +16,7 @@ from pyro_mcp.drivers.launcher import CONSOLE_LIMIT, LOG_LIMIT
 from pyro_mcp.engine.channels import Channels
 from pyro_mcp.engine.publish.in_run import forwarded, listening
 from pyro_mcp.engine.publish.ports import Port
-from pyro_mcp.errors import GuestRefused, HostFault, MachineFault, PyroError
+from pyro_mcp.errors import GuestRefused, MachineFault, ProgramMissing, PyroError
 from pyro_mcp.guest.identity import Identity
 from pyro_mcp.host import proc
 from pyro_mcp.host.deadline import Deadline
@@ -45,7 +45,7 @@ LOGS_MOST = CONSOLE_LIMIT + LOG_LIMIT + METRICS_LIMIT
 def program(checkout: Path) -> Path:
     """The hostile guest of *checkout*, compiled where its Go module and a compiler are here.
 
-    Raises HostFault where neither is and nothing was compiled before.
+    Raises ProgramMissing where they are not and nothing was compiled before, ProgramFailed when it does not compile.
     """
     agent, made = checkout / "agent", checkout.absolute() / PROGRAM
     sources = [path.stat().st_mtime for path in agent.rglob("*.go")]
@@ -53,7 +53,7 @@ def program(checkout: Path) -> Path:
     go = os.environ.get("PYRO_GO") or (str(beside) if beside.exists() else shutil.which("go"))
     if go is None or not sources:
         if not made.exists():
-            raise HostFault("the hostile guest is not compiled, and there is no Go here")
+            raise ProgramMissing("the hostile guest is not compiled, and there is no Go here")
         return made
     if not made.exists() or made.stat().st_mtime < max(sources):
         made.parent.mkdir(exist_ok=True)
