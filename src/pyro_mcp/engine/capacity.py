@@ -1,4 +1,4 @@
-"""Whether one more machine fits: a number the user may set, free memory, free disk space, the size of its files."""
+"""Whether one more machine fits: free memory, free disk space, the size of its files."""
 
 import resource
 from pathlib import Path
@@ -17,10 +17,11 @@ RESERVE_MIB = 128
 MEMINFO = Path("/proc/meminfo")
 
 
-def check_capacity(paths: Paths, settings: Settings, *, active: int, mem_mib: int, meminfo: Path = MEMINFO) -> None:
-    """Raise CapacityReached or NoSpace unless a machine of *mem_mib* fits beside the *active* ones."""
-    if settings.max_active_vms and active >= settings.max_active_vms:
-        raise CapacityReached(f"max active VMs reached ({settings.max_active_vms}); delete old VMs first")
+def check_capacity(paths: Paths, settings: Settings, *, mem_mib: int, meminfo: Path = MEMINFO) -> None:
+    """Raise CapacityReached or NoSpace unless this host has room for a machine of *mem_mib*.
+
+    How many there may be is for who puts it on record (``Store.insert``): two at once would both find room for one.
+    """
     available = available_mib(meminfo)
     needed = min(mem_mib, WORKING_MIB) + RESERVE_MIB
     if available is not None and available < needed:

@@ -85,12 +85,11 @@ class Machines:
         if driver is not None:
             check_file_limit(disk_mib=spec.disk_mib, mem_mib=spec.mem_mib)
             version = self._install(spec.environment, progress).version
-        active, _ = context.store.all()
-        check_capacity(context.paths, context.settings, active=len(active), mem_mib=spec.mem_mib)
+        check_capacity(context.paths, context.settings, mem_mib=spec.mem_mib)
         record = _new_record(spec, driver, version, with_caller=with_caller)
         if machine_id is not None:
             record = replace(record, machine_id=check_machine_id(machine_id))
-        context.store.insert(record)
+        context.store.insert(record, most=context.settings.max_active_vms)
         return record
 
     def start(self, machine_id: str, *, progress: Progress) -> MachineRecord:

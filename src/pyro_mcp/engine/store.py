@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pyro_mcp.engine.database import Database
 from pyro_mcp.engine.records import MachineRecord, State
-from pyro_mcp.errors import StorageFault, UnknownMachine, WrongState
+from pyro_mcp.errors import CapacityReached, StorageFault, UnknownMachine, WrongState
 
 
 class Store:
@@ -15,9 +15,14 @@ class Store:
     def __init__(self, path: Path) -> None:
         self.database = Database(path)
 
-    def insert(self, record: MachineRecord) -> None:
-        """Add a new record."""
+    def insert(self, record: MachineRecord, *, most: int = 0, instead_of: str = "") -> None:
+        """Add a new record. Raises CapacityReached when there are *most* already (0: any number).
+
+        *instead_of*: the id of a machine that does not count, because it waits for this one.
+        """
         with self.database.transaction() as connection:
+            if most and sum(one.machine_id != instead_of for one in _all(connection)[0]) >= most:
+                raise CapacityReached(f"max active VMs reached ({most}); delete old VMs first")
             connection.execute("INSERT INTO machines VALUES (?, ?)", (record.machine_id, json.dumps(record.as_json())))
 
     def get(self, machine_id: str) -> MachineRecord:
@@ -53,15 +58,7 @@ class Store:
     def all(self) -> tuple[list[MachineRecord], list[str]]:
         """All records, and the ids of those that are damaged: they harm nobody else."""
         with self.database.transaction() as connection:
-            rows = connection.execute("SELECT machine_id, record FROM machines ORDER BY rowid").fetchall()
-        records: list[MachineRecord] = []
-        damaged: list[str] = []
-        for machine_id, text in rows:
-            try:
-                records.append(_machine(machine_id, text))
-            except (ValueError, KeyError, TypeError):
-                damaged.append(str(machine_id))
-        return records, damaged
+            return _all(connection)
 
     def _read(self, connection: sqlite3.Connection, machine_id: str) -> MachineRecord:
         row = connection.execute("SELECT record FROM machines WHERE machine_id = ?", (machine_id,)).fetchone()
@@ -80,6 +77,18 @@ class Store:
         done = connection.execute("UPDATE machines SET record = ? WHERE machine_id = ?", (text, record.machine_id))
         if done.rowcount == 0:
             raise UnknownMachine(f"there is no machine {record.machine_id} any more")
+
+
+def _all(connection: sqlite3.Connection) -> tuple[list[MachineRecord], list[str]]:
+    rows = connection.execute("SELECT machine_id, record FROM machines ORDER BY rowid").fetchall()
+    records: list[MachineRecord] = []
+    damaged: list[str] = []
+    for machine_id, text in rows:
+        try:
+            records.append(_machine(machine_id, text))
+        except (ValueError, KeyError, TypeError):
+            damaged.append(str(machine_id))
+    return records, damaged
 
 
 def _machine(machine_id: str, text: str) -> MachineRecord:

@@ -19,7 +19,16 @@ from pyro_mcp.engine.networking import for_template
 from pyro_mcp.engine.records import MachineRecord
 from pyro_mcp.engine.store import Store
 from pyro_mcp.engine.template_store import GENERATION, Found, TemplateStore, snapshot_of
-from pyro_mcp.errors import Busy, Interrupted, InvalidRequest, MachineFault, NetworkUnavailable, NoSpace, PyroError
+from pyro_mcp.errors import (
+    Busy,
+    CapacityReached,
+    Interrupted,
+    InvalidRequest,
+    MachineFault,
+    NetworkUnavailable,
+    NoSpace,
+    PyroError,
+)
 from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.files import copy_sparse, free_bytes, private_directory
 from pyro_mcp.host.processes import ProcessId
@@ -146,7 +155,7 @@ class Templates:
             try:
                 self._build(kind, work, layout)
                 made = self.store.publish(key, work, layout, kind.about())
-            except (Interrupted, NetworkUnavailable):
+            except (Interrupted, NetworkUnavailable, CapacityReached):  # of this host, and of now
                 raise
             except PyroError as error:
                 self.store.failed(key, "make", error.cause)
@@ -168,8 +177,7 @@ class Templates:
 
     def _check_room(self, kind: Kind) -> None:
         check_file_limit(disk_mib=kind.record.disk_mib, mem_mib=kind.launch.mem_mib)
-        active, _ = self._records.all()
-        check_capacity(self._paths, self._settings, active=len(active), mem_mib=kind.launch.mem_mib)
+        check_capacity(self._paths, self._settings, mem_mib=kind.launch.mem_mib)
         # The guest may touch all of its memory while it boots.
         needed = kind.launch.mem_mib + self._settings.min_free_mib
         free = free_bytes(self._paths.templates) // MIB
@@ -201,7 +209,7 @@ class Templates:
         from pyro_mcp.engine.channels import Channels
         from pyro_mcp.engine.warm_up import prepare
 
-        self._records.insert(record)
+        self._records.insert(record, most=self._settings.max_active_vms, instead_of=kind.record.machine_id)
         try:
             private_directory(files.directory)
             empty = empty_scratch(self._paths, record.disk_mib, Deadline.after(SCRATCH_SECONDS))

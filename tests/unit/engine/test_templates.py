@@ -9,12 +9,17 @@ from typing import cast
 
 import pytest
 
-from pyro_mcp.drivers.base import Capabilities, Driver, Launch
+from pyro_mcp.config import load
+from pyro_mcp.drivers.base import Capabilities, Driver, Launch, Started
 from pyro_mcp.engine.records import NO_ISOLATION, MachineRecord
+from pyro_mcp.engine.store import Store
 from pyro_mcp.engine.template_store import AGAIN_SECONDS, AGAIN_SECONDS_MOST, TemplateStore
-from pyro_mcp.engine.templates import Kind
+from pyro_mcp.engine.templates import Kind, Templates
+from pyro_mcp.errors import BootFailed, CapacityReached, MachineFault
+from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.locks import try_lock
 from pyro_mcp.host.processes import ProcessId
+from pyro_mcp.host.progress import Silent
 from pyro_mcp.paths import Paths, TemplatePaths
 
 KEY = "0123456789abcdef0123456789abcdef"
@@ -26,6 +31,12 @@ class StubDriver:
     """All that a key asks of a driver."""
 
     capabilities = Capabilities("stub", "guest_serial", 1, snapshots=True)
+
+    def layout(self, _launch: Launch) -> str:
+        return LAYOUT
+
+    def start(self, _launch: Launch, _deadline: Deadline) -> Started:
+        raise MachineFault("it got as far as a start")
 
 
 def kind(paths: Paths) -> Kind:
@@ -272,3 +283,16 @@ def test_records_of_an_absent_directory_are_none(store: TemplateStore) -> None:
     assert store.records() == []
     assert store.find(KEY, LAYOUT) is None
     store.sweep()
+
+
+def test_a_machine_makes_room_for_its_template_and_no_other_machine_does(paths: Paths) -> None:
+    records, one = Store(paths.database), kind(paths)
+    settings = load({"PYRO_MAX_ACTIVE_VMS": "1", "PYRO_MIN_FREE_MIB": "0"})
+    templates = Templates(paths, settings, records, records.remove)
+    records.insert(one.record)
+    with pytest.raises(BootFailed, match="as far as a start"):
+        templates.build(one, Silent())
+    another = one._replace(record=replace(one.record, machine_id="ffffffffffff"), environment_digest="d" * 64)
+    with pytest.raises(CapacityReached):
+        templates.build(another, Silent())
+    assert templates.store.barred(another.key(LAYOUT)) == ""  # it may be made as soon as there is room
