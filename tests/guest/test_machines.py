@@ -173,7 +173,7 @@ def test_only_one_of_two_commands_gets_the_machine() -> None:
     assert outcomes[0] in ("wrong_state", "unknown_machine")
 
 
-def test_a_machine_past_its_time_is_reaped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_past_its_time_is_gone_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     pyro = Pyro()
     vm_id = pyro.create_vm(environment="debian:12", ttl_seconds=60)["vm_id"]
     later = time.time() + 61
@@ -181,6 +181,19 @@ def test_a_machine_past_its_time_is_reaped(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(MachineExpired, match="automatically deleted"):
         pyro.status_vm(vm_id)
     assert pyro.reap_expired() == {"deleted_vm_ids": [], "count": 0}
+
+
+def test_machines_past_their_time_are_reaped_and_named(home: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    pyro = Pyro()
+    first, second = [pyro.create_vm(environment="debian:12", ttl_seconds=seconds)["vm_id"] for seconds in (300, 600)]
+    pyro.start_vm(first)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 301)
+    assert pyro.reap_expired() == {"deleted_vm_ids": [first], "count": 1}
+    assert not home.machine(first).directory.exists()
+    monkeypatch.setattr(time, "time", lambda: now + 601)
+    assert Pyro().reap_expired() == {"deleted_vm_ids": [second], "count": 1}  # though its first use has deleted it
+    assert Store(home.database).all() == ([], [])
 
 
 def test_output_is_streamed_to_the_callbacks_and_kept_in_the_result() -> None:

@@ -52,12 +52,16 @@ WRITE_SECONDS = 60.0  # and until all is on its disk: what it had in memory may 
 
 
 class Context(NamedTuple):
-    """What every part of the engine works with."""
+    """What every part of the engine works with.
+
+    *expired*: the machines that were deleted for their age when it was opened, as far as nobody was told yet.
+    """
 
     paths: Paths
     settings: Settings
     store: Store
     environments: Environments
+    expired: frozenset[str] = frozenset()
 
 
 class Machines:
@@ -97,7 +101,8 @@ class Machines:
 
         Raises BootFailed with evidence; the machine is then stopped, and its files are kept until it is deleted.
         """
-        has_disk = self._context.paths.machine(check_machine_id(machine_id)).scratch.exists()
+        self._check_told(machine_id)
+        has_disk = self._context.paths.machine(machine_id).scratch.exists()
         record = self._context.store.move(machine_id, "starting", allowed=("created", "stopped"), keeps_disk=has_disk)
         try:
             self._check_life(record)
@@ -131,7 +136,8 @@ class Machines:
         A guest that does not go off within a minute is ended, and so is one when the call is interrupted; what it had
         not written by then is lost.
         """
-        record = self._context.store.move(check_machine_id(machine_id), "stopping", allowed=("started",))
+        self._check_told(machine_id)
+        record = self._context.store.move(machine_id, "stopping", allowed=("started",))
         try:
             if record.running is not None:
                 self._switch_off(record.running, record)
@@ -171,12 +177,13 @@ class Machines:
         self._context.store.remove(record.machine_id)
 
     def status(self, machine_id: str) -> VmRecord:
-        """The machine as its users see it. Raises UnknownMachine, or MachineExpired (it is deleted then)."""
+        """The machine as its users see it. Raises UnknownMachine, or MachineExpired (it is deleted)."""
         return self.living(machine_id).public()
 
     def living(self, machine_id: str) -> MachineRecord:
         """The record of a machine whose time is not over; one whose VMM has died counts as stopped."""
-        record = self._context.store.get(check_machine_id(machine_id))
+        self._check_told(machine_id)
+        record = self._context.store.get(machine_id)
         self._check_life(record)
         if record.state == "started" and record.execution_mode != "host_compat" and not record.vmm_alive:
             with contextlib.suppress(PyroError):  # what is left of its launcher
@@ -306,6 +313,11 @@ class Machines:
     def _destroy(self, record: MachineRecord) -> None:
         if record.running is not None:
             choice.by_name(self._context.paths, record.driver).destroy(record.running, Deadline.after(DESTROY_SECONDS))
+
+    def _check_told(self, machine_id: str) -> None:
+        """Raise MachineExpired for one that was deleted for its age at the opening: there is no record of it."""
+        if check_machine_id(machine_id) in self._context.expired:
+            raise MachineExpired(f"machine {machine_id} expired and was automatically deleted")
 
     def _check_life(self, record: MachineRecord) -> None:
         if record.expired:

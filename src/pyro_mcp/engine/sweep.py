@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from typing import NamedTuple
 
 from pyro_mcp.engine.machines import Context, Machines
 from pyro_mcp.engine.template_store import TemplateStore
@@ -11,8 +12,15 @@ from pyro_mcp.host.locks import try_lock
 from pyro_mcp.model import MACHINE_ID
 
 
-def sweep(context: Context) -> list[str]:
-    """Delete machines that are expired or abandoned, and directories without a record; the ids of what was removed.
+class Swept(NamedTuple):
+    """The ids of machines that were removed: those whose time was over, and what was left behind."""
+
+    expired: list[str]
+    abandoned: list[str]
+
+
+def sweep(context: Context) -> Swept:
+    """Delete machines that are expired or abandoned, and directories without a record.
 
     A machine whose stop, or whose start from a disk it had, was cut short is switched off; its disk is kept.
     Only one process sweeps at a time; the others go on at once. A machine that cannot be removed is left for the
@@ -20,29 +28,30 @@ def sweep(context: Context) -> list[str]:
     """
     lock = try_lock(context.paths.sweep_lock)
     if lock is None:
-        return []
+        return Swept([], [])
     try:
-        removed = [*_records(context), *_directories(context)]
+        swept = _records(context)
+        swept.abandoned.extend(_directories(context))
         with contextlib.suppress(PyroError):  # no machine depends on it
             TemplateStore(context.paths).sweep()
-        return removed
+        return swept
     finally:
         os.close(lock)
 
 
-def _records(context: Context) -> list[str]:
+def _records(context: Context) -> Swept:
     machines = Machines(context)
-    removed = []
+    swept = Swept([], [])
     records, _ = context.store.all()
     for record in records:
         if record.expired or record.abandoned:
             with contextlib.suppress(PyroError):
                 machines.delete(record.machine_id)
-                removed.append(record.machine_id)
+                (swept.expired if record.expired else swept.abandoned).append(record.machine_id)
         elif record.interrupted:
             with contextlib.suppress(PyroError):
                 machines.settle(record)
-    return removed
+    return swept
 
 
 def _directories(context: Context) -> list[str]:

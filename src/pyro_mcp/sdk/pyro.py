@@ -220,10 +220,16 @@ class Pyro(EnvironmentMethods, MachineMethods, TaskMethods):
         if self._paths.tasks.exists():
             from pyro_mcp.engine.tasks.service import open_state
 
-            open_state(context)
+            swept = open_state(context)
         else:
-            sweep(context)
-        return context
+            swept = sweep(context)
+        return context._replace(expired=frozenset(swept.expired))
+
+    def _take_expired(self) -> list[str]:
+        with self._opening:
+            context = self._opened or self._open()
+            self._opened = context._replace(expired=frozenset())
+        return sorted(context.expired)
 
     @property
     def _machines(self) -> Machines:

@@ -157,7 +157,7 @@ def test_a_sweep_goes_on_beside_a_record_with_a_value_of_the_wrong_kind(paths: P
     store.insert(record())
     store.insert(replace(record("ffffffffffff"), running=None))
     damage(store, "0123456789ab", json.dumps(record().as_json() | {"expires_at": "x"}))
-    assert sweep(Context(paths, settings, store, Environments(paths, settings))) == ["ffffffffffff"]
+    assert sweep(Context(paths, settings, store, Environments(paths, settings))) == (["ffffffffffff"], [])
     assert store.all() == ([], ["0123456789ab"])
 
 
@@ -217,7 +217,7 @@ def test_a_disk_outlives_the_process_that_stops_the_machine_or_starts_it_again(
     removed = sweep(Context(paths, settings, store, Environments(paths, settings)))
     assert [item.state for item in store.all()[0]] == ([state] if state else [])
     assert paths.machine(lives.machine_id).scratch.exists() == (state is not None)
-    assert removed == ([] if state else [lives.machine_id])
+    assert removed == ([], [] if state else [lives.machine_id])
 
 
 @pytest.mark.parametrize("state", ["stopping", "starting"])
@@ -225,5 +225,5 @@ def test_a_sweep_leaves_a_machine_to_the_process_that_changes_it(paths: Paths, s
     store, settings = Store(paths.database), load({})
     busy = replace(record(), state=state, keeps_disk=True, expires_at=time.time() + 600)
     store.insert(busy)
-    assert sweep(Context(paths, settings, store, Environments(paths, settings))) == []
+    assert sweep(Context(paths, settings, store, Environments(paths, settings))) == ([], [])
     assert store.all() == ([busy], [])

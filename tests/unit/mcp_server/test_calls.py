@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -227,6 +228,23 @@ def test_the_steps_of_a_machine(served: Served) -> None:
         assert value_of(await client.call_tool("vm_delete", vm)) == {**vm, "deleted": True, "reason": "explicit_delete"}
         gone = await client.call_tool("vm_status", vm)
         assert failure_of(gone)["code"] == "unknown_machine"
+
+    served(session)
+
+
+def test_a_vm_past_its_time_is_reaped_and_named(served: Served, paths: Paths) -> None:
+    async def session(client: Client) -> None:
+        wish = {"environment": "debian:12", "allow_host_compat": True}
+        old, young = [value_of(await client.call_tool("vm_create", wish))["vm_id"] for _ in range(2)]
+        store = Store(paths.database)
+        store.update(replace(store.get(old), expires_at=1.0))
+        reaped = await client.call_tool("vm_reap_expired", {})
+        assert value_of(reaped) == {"deleted_vm_ids": [old], "count": 1}
+        assert failure_of(await client.call_tool("vm_status", {"vm_id": old}))["code"] == "unknown_machine"
+        assert value_of(await client.call_tool("vm_status", {"vm_id": young}))["state"] == "created"
+        store.update(replace(store.get(young), expires_at=1.0))
+        assert failure_of(await client.call_tool("vm_status", {"vm_id": young}))["code"] == "machine_expired"
+        assert store.all() == ([], [])
 
     served(session)
 

@@ -6,13 +6,15 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import anyio
 import pytest
 
 from pyro_mcp import AsyncPyro, Control, Pyro
-from pyro_mcp.errors import Interrupted, InvalidRequest, UnknownMachine, UnknownTask
+from pyro_mcp.engine.store import Store
+from pyro_mcp.errors import Interrupted, InvalidRequest, MachineExpired, UnknownMachine, UnknownTask
 from pyro_mcp.host.processes import ProcessId
 from pyro_mcp.host.progress import Silent
 from pyro_mcp.paths import Paths
@@ -49,6 +51,27 @@ def test_an_error_in_the_block_is_the_one_that_is_seen(pyro: Pyro) -> None:
         raise ZeroDivisionError
     with pytest.raises(UnknownMachine):
         vm.status()
+
+
+@pytest.mark.parametrize("beside_tasks", [False, True])
+def test_what_the_first_use_deletes_for_its_age_is_told(pyro: Pyro, no_vmm: Paths, *, beside_tasks: bool) -> None:
+    if beside_tasks:
+        no_vmm.tasks.mkdir(parents=True)
+    vm_id = pyro.create_vm(**MACHINE)["vm_id"]
+    store = Store(no_vmm.database)
+    store.update(replace(store.get(vm_id), expires_at=1.0))
+    fresh = Pyro()
+    for _ in range(2):
+        with pytest.raises(MachineExpired, match=f"{vm_id} expired and was automatically deleted"):
+            fresh.status_vm(vm_id)
+    for use in (fresh.start_vm, fresh.stop_vm, fresh.network_info_vm, functools.partial(fresh.exec_vm, command="id")):
+        with pytest.raises(MachineExpired):
+            use(vm_id)
+    assert fresh.reap_expired() == {"deleted_vm_ids": [vm_id], "count": 1}
+    assert fresh.reap_expired() == {"deleted_vm_ids": [], "count": 0}
+    for other in (fresh, Pyro()):
+        with pytest.raises(UnknownMachine):
+            other.status_vm(vm_id)
 
 
 def test_output_streams_into_callbacks(pyro: Pyro) -> None:

@@ -75,7 +75,8 @@ class Keeper:
     def _tidy(self) -> list[str]:
         lines = tidy(self._tasks, idle=True)
         with contextlib.suppress(PyroError):
-            lines += [f"machine {name}: swept" for name in sweep(self._tasks.context)]
+            swept = sweep(self._tasks.context)
+            lines += [f"machine {name}: swept" for name in (*swept.expired, *swept.abandoned)]
         return lines
 
     def _due(self, records: list[TaskRecord]) -> float | None:

@@ -9,7 +9,7 @@ from pyro_mcp.engine.network_view import report_of
 from pyro_mcp.engine.outcome import CommandIO
 from pyro_mcp.engine.publish.ports import Port
 from pyro_mcp.engine.records import MachineRecord
-from pyro_mcp.engine.sweep import sweep
+from pyro_mcp.engine.sweep import Swept, sweep
 from pyro_mcp.engine.tasks.extend import extend
 from pyro_mcp.engine.tasks.jobs import Jobs, make_workspace
 from pyro_mcp.engine.tasks.keeping import ensure_keeper
@@ -194,12 +194,13 @@ def check_source(source: Path) -> None:
         raise InvalidRequest(f"{source} must be a directory, or an archive ending in {', '.join(ARCHIVES)}")
 
 
-def open_state(context: Context) -> None:
+def open_state(context: Context) -> Swept:
     """What every pyro command that works with machines begins with: sweep, and see to the keeper if there are tasks."""
-    sweep(context)
+    swept = sweep(context)
     tasks = Tasks(context)
     records, damaged = tasks.rows.all()
     if records or damaged or context.paths.tasks.exists():
         tidy(tasks)
     if records:
         ensure_keeper(context.paths)
+    return swept
