@@ -1,13 +1,16 @@
 """Machines through the SDK, with real guests; known across processes."""
 
 import contextlib
+import io
 import os
 import signal
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -144,6 +147,32 @@ def test_a_disk_outlives_a_process_that_is_killed_while_it_starts_the_machine_ag
     assert Pyro().status_vm(written)["state"] == "stopped"
     in_another_process(f"pyro.start_vm({written!r})")
     assert said_in(written, "cat /root/file") == "precious\n"
+
+
+def imported(directory: Path, content: str) -> str:
+    """The name of an image with one file of that *content*, imported in place of the one that had the name before."""
+    with tarfile.open(directory / "image.tar", "w") as image:
+        member = tarfile.TarInfo("etc/motd")
+        member.size = len(content)
+        image.addfile(member, io.BytesIO(content.encode()))
+    return Pyro().import_environment(directory / "image.tar", name="mine:1")["name"]
+
+
+def test_a_disk_is_not_put_on_another_image(home: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYRO_ENVIRONMENT_CACHE_DIR", str(tmp_path / "environments"))
+    monkeypatch.setenv("PYRO_NO_TEMPLATES", "1")
+    vm_id = Pyro().create_vm(environment=imported(tmp_path, "one"))["vm_id"]
+    imported(tmp_path, "two")  # the disk is empty until the first start: any image will do
+    Pyro().start_vm(vm_id)
+    Pyro().stop_vm(vm_id)
+    imported(tmp_path, "three")
+    with pytest.raises(WrongState, match="another image") as caught:
+        Pyro().start_vm(vm_id)
+    assert "mine:1" in caught.value.remedy
+    assert on_record(home, vm_id).state == "stopped"
+    imported(tmp_path, "two")
+    assert Pyro().start_vm(vm_id)["state"] == "started"
+    Pyro().delete_vm(vm_id)
 
 
 @pytest.mark.parametrize("vm_id", ["", "../../../../etc", "0123456789AB", "0123456789ab\n", "0" * 13, "no"])

@@ -238,7 +238,8 @@ class Machines:
         except PyroError:
             keep_evidence(self._context.paths, record.machine_id)
             raise
-        return record.moved("starting", running=running, isolation=kind.driver.isolation(running))
+        isolation = kind.driver.isolation(running)
+        return record.moved("starting", running=running, isolation=isolation, image_digest=kind.environment_digest)
 
     def _kind(self, record: MachineRecord, progress: Progress) -> Kind:
         """What the machine of *record* is started from."""
@@ -249,6 +250,8 @@ class Machines:
         choice.check(driver, record.require_isolation)
         uplink = uplink_here(context.paths) if record.network else None
         files = context.paths.machine(record.machine_id)
+        if files.scratch.exists():
+            _require_image(record, installed)
         launch = Launch(
             machine_id=record.machine_id,
             vcpu_count=record.vcpu_count,
@@ -332,6 +335,16 @@ class Machines:
         except UnknownMachine:
             return False
         return True
+
+
+def _require_image(record: MachineRecord, installed: Installed) -> None:
+    """A disk holds what differs from its image: on another one its files would be a mixture of both."""
+    if record.image_digest not in (None, installed.digest):  # older records do not tell
+        raise WrongState(
+            f"the disk of machine {record.machine_id} belongs to another image than {record.environment} is now",
+            remedy=f"Install that image again (its digest is {record.image_digest}) as {record.environment}, "
+            f"or delete the machine: Pyro().delete_vm('{record.machine_id}').",
+        )
 
 
 def _require_no_network(spec: MachineSpec) -> None:

@@ -40,7 +40,7 @@ class MachineRecord:
 
     *owner*: the process the machine dies with (``None``: it lives until its time is over). *actor*: the process that is
     changing its state; when the actor is dead, so is the change. *keeps_disk*: it had a disk before it was started,
-    which the end of a start may not take.
+    which the end of a start may not take. *image_digest*: the image it was started with, which its disk belongs to.
     """
 
     machine_id: str
@@ -63,6 +63,7 @@ class MachineRecord:
     require_isolation: IsolationLevel = "any"
     network: NetworkPolicy | None = None
     keeps_disk: bool = False
+    image_digest: str | None = None
 
     @property
     def expired(self) -> bool:
@@ -149,4 +150,5 @@ CHECKS: dict[str, stored.Check] = {
     "require_isolation": stored.one_of(*ISOLATION_LEVELS),
     "network": stored.maybe(NetworkPolicy.from_json),
     "keeps_disk": stored.flag,
+    "image_digest": stored.maybe(stored.text),
 }
