@@ -227,21 +227,33 @@ func TestInputBeyondTheCreditIsRefused(t *testing.T) {
 }
 
 func TestInputNobodyReadsIsGivenBack(t *testing.T) {
-	_, c, _, err := table().Start(Spec{ID: "1", Argv: []string{"sh", "-c", "exec <&-; echo closed; read line < /dev/null; exit 0"}, Cwd: "/", Stdin: true}, true)
+	spec := shell("1", "exec <&-; echo closed; exec sleep 1000")
+	spec.Stdin = true
+	j, c, _, err := table().Start(spec, true)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &result{}
-	r.onOut = func() {
-		for range 3 {
-			if err := c.Stdin(make([]byte, 50000)); err != nil {
-				t.Error(err)
-			}
-		}
+	defer c.Detach()
+	defer time.AfterFunc(20*time.Second, c.Cancel).Stop()
+	defer j.Signal(syscall.SIGKILL, false)
+	buf := make([]byte, 100)
+	if e := c.Next(buf); e.Kind != Output || string(buf[:e.Size]) != "closed\n" {
+		t.Fatalf("%+v", e)
 	}
-	r.follow(c, [2]uint64{})
-	if r.exit.Code != 0 {
-		t.Error(r.exit)
+	credit, _ := c.Input()
+	for sent := 0; sent < 4*stdinWindow; {
+		for credit > 0 {
+			n := min(credit, 50000)
+			if err := c.Stdin(make([]byte, n)); err != nil {
+				t.Fatal(err)
+			}
+			sent, credit = sent+n, credit-n
+		}
+		e := c.Next(buf)
+		if e.Kind != Granted {
+			t.Fatalf("after %d bytes: %+v", sent, e)
+		}
+		credit += e.Size
 	}
 }
 
