@@ -275,13 +275,23 @@ func TestAForwardingResolverTriesTheNextOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer silent.Close()
+	asked := make(chan bool, 1)
+	go func() {
+		n, _, err := silent.ReadFrom(make([]byte, maxMessage))
+		asked <- err == nil && n > 0
+	}()
 	other := func(q query) []byte { q.id++; return giving("6.6.6.6")(q) }
 	failing := func(q query) []byte { r := reply{code: failed}; return r.encode(q, q.size) }
 	ask := serve(t, Config{Mode: "forward", Upstreams: []netip.AddrPort{
+		netip.MustParseAddrPort(silent.LocalAddr().String()),
 		upstream(t, failing), upstream(t, other), upstream(t, giving("93.184.216.34")),
 	}})
 	if got := read(t, ask("udp", message("a.example", typeA, 0))); !slices.Equal(got.addresses, []string{"93.184.216.34"}) {
 		t.Errorf("got %+v", got)
+	}
+	silent.Close()
+	if !<-asked {
+		t.Error("the silent one was not asked")
 	}
 	alone := serve(t, Config{Mode: "forward", Upstreams: []netip.AddrPort{upstream(t, failing)}})
 	if got := read(t, alone("udp", message("a.example", typeA, 0))); got.code != failed {
