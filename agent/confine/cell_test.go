@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 const insideWord = "inside"
@@ -54,7 +55,8 @@ func inside() {
 	try("become another user", func() error { return syscall.Setuid(1) })
 	try("make a user namespace's mount", func() error { return syscall.Unshare(syscall.CLONE_NEWNS) })
 	try("listen in run", func() error { _, err := net.Listen("unix", "run/v.sock"); return err })
-	try("reach the network", func() error { _, err := net.Dial("tcp", "127.0.0.1:1"); return err })
+	listener := os.Args[len(os.Args)-1]
+	try("reach the network", func() error { _, err := net.DialTimeout("tcp", listener, 5*time.Second); return err })
 	text, _ := json.Marshal(found)
 	fmt.Println(string(text))
 }
@@ -69,7 +71,7 @@ func list(directory string) []string {
 }
 
 // cell runs this binary as the VMM of a cell, and gives its report.
-func cell(t *testing.T, kind string, argv ...string) report {
+func cell(t *testing.T, kind string, landlock bool, argv ...string) report {
 	t.Helper()
 	directory := t.TempDir()
 	root := filepath.Join(directory, "jail")
@@ -87,9 +89,15 @@ func cell(t *testing.T, kind string, argv ...string) report {
 			t.Fatal(err)
 		}
 	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	argv = append(argv, listener.Addr().String())
 	of := func(source, target, access string) bind { return bind{source, target, access} }
 	// /dev/null stands for /dev/kvm, which not every host has.
-	p := plan{Kind: kind, Root: root, Landlock: landlockVersion() > 0, Argv: argv, Binds: []bind{
+	p := plan{Kind: kind, Root: root, Landlock: landlock, Argv: argv, Binds: []bind{
 		of(self, "firecracker", accessExecute), of(filepath.Join(directory, "kernel"), "kernel", accessRead),
 		of(filepath.Join(directory, "scratch"), "scratch", accessWrite), of(filepath.Join(directory, "run"), "run", accessWrite),
 		of("/dev/null", "dev/kvm", accessDevice), of("/dev/urandom", "dev/urandom", accessDevice),
@@ -110,10 +118,32 @@ func cell(t *testing.T, kind string, argv ...string) report {
 	if err := json.Unmarshal(output, &found); err != nil {
 		t.Fatalf("%v: %s", err, output)
 	}
+	if client := firstClient(t, listener); kind == kindNamespaces && client != "" {
+		t.Errorf("the network outside was reached, from %s", client)
+	}
 	if left := list(root); kind == kindNamespaces && len(left) > 0 {
 		t.Errorf("left on the host: %v", left)
 	}
 	return found
+}
+
+// firstClient is who has connected before us; empty: nobody, though it is possible.
+func firstClient(t *testing.T, listener net.Listener) string {
+	t.Helper()
+	ours, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ours.Close()
+	first, err := listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	if first.RemoteAddr().String() == ours.LocalAddr().String() {
+		return ""
+	}
+	return first.RemoteAddr().String()
 }
 
 func (r report) check(t *testing.T, allowed ...string) {
@@ -129,13 +159,15 @@ func TestACellOfNamespacesHoldsOnlyTheMachine(t *testing.T) {
 	if err := tryNamespaces(); err != nil {
 		t.Skipf("this host denies user namespaces: %v", err)
 	}
-	found := cell(t, kindNamespaces, sealedVMM)
-	found.check(t, "write to the disk", "make a file in run", "listen in run")
-	if want := []string{"dev", "firecracker", "kernel", "run", "scratch"}; !slices.Equal(found.Root, want) {
-		t.Errorf("root: %v", found.Root)
-	}
-	if want := []string{"kvm", "urandom"}; !slices.Equal(found.Devices, want) {
-		t.Errorf("devices: %v", found.Devices)
+	for _, landlock := range []bool{false, landlockVersion() > 0} {
+		found := cell(t, kindNamespaces, landlock, sealedVMM)
+		found.check(t, "write to the disk", "make a file in run", "listen in run")
+		if want := []string{"dev", "firecracker", "kernel", "run", "scratch"}; !slices.Equal(found.Root, want) {
+			t.Errorf("root: %v", found.Root)
+		}
+		if want := []string{"kvm", "urandom"}; !slices.Equal(found.Devices, want) {
+			t.Errorf("devices: %v", found.Devices)
+		}
 	}
 }
 
@@ -150,11 +182,14 @@ func TestACellOfLinksIsClosedByLandlock(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	found := cell(t, kindLandlock, self, insideWord)
+	found := cell(t, kindLandlock, true, self, insideWord)
 	for _, name := range []string{"write to the kernel", "make a file in the root", "read /etc/passwd", "mount", "become another user"} {
 		if found.Denied[name] == "" {
 			t.Errorf("%s works", name)
 		}
+	}
+	if landlockVersion() >= 4 && found.Denied["reach the network"] == "" {
+		t.Error("the network was reached")
 	}
 	for _, name := range []string{"write to the disk", "make a file in run"} {
 		if found.Denied[name] != "" {
