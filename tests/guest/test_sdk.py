@@ -110,3 +110,37 @@ def test_a_cancelled_command_of_a_task_has_ended_when_the_cancellation_goes_on(h
             assert status["last_command"]["exit_code"] == 143
 
     asyncio.run(session())
+
+
+async def cancelled_at_work(pyro: AsyncPyro, call: "asyncio.Task[object]") -> None:
+    """Cancel *call* while its thread is at something that no cancellation stops."""
+    while not pyro.busy:  # noqa: ASYNC110 - no event tells it
+        await asyncio.sleep(0)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert pyro.busy == 0
+
+
+def test_a_job_that_starts_although_its_call_was_cancelled_is_killed(home: Paths) -> None:
+    async def session() -> None:
+        async with AsyncPyro() as pyro, pyro.task(environment="debian:12") as task:
+            await cancelled_at_work(pyro, asyncio.create_task(task.start_job("sleep 1000 & wait")))
+            (entry,) = (await task.logs())["entries"]
+            ended = await task.wait_job(entry["job_id"], timeout_seconds=60)
+            assert (ended["state"], ended["exit_code"]) == ("done", 137)
+            assert (await task.exec("cat /proc/[0-9]*/comm | grep -c sleep"))["stdout"] == "0\n"
+
+    asyncio.run(session())
+
+
+def test_a_port_that_is_published_although_its_call_was_cancelled_is_taken_back(home: Paths) -> None:
+    async def session() -> None:
+        async with AsyncPyro() as pyro, pyro.task(environment="debian:12") as task:
+            kept = await task.publish("0:80")
+            for address in ("127.0.0.1", "[::1]"):
+                await cancelled_at_work(pyro, asyncio.create_task(task.publish(f"{address}:0:80")))
+            left = (await task.status())["published_ports"]
+            assert [port["host_port"] for port in left] == [kept["host_port"]]
+
+    asyncio.run(session())

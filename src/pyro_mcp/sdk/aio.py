@@ -1,13 +1,15 @@
 """``AsyncPyro``: the methods of ``Pyro`` for programs with an event loop (asyncio), each in a worker thread.
 
 A call that is cancelled, by ``asyncio`` or by ``anyio``, ends its work: a command gets SIGTERM and, some seconds later,
-SIGKILL, a download stops, a job is followed no further and goes on. What was made all the same is deleted. Only when
-the thread has ended does the cancellation go on. Callbacks such as *on_stdout* are called in the worker thread.
+SIGKILL, a download stops, a job is followed no further and goes on. What was made all the same is taken back: a machine
+or a task is deleted, a job killed, a port unpublished; what was installed stays. Only when the thread has ended does
+the cancellation go on. Callbacks such as *on_stdout* are called in the worker thread.
 """
 
 import contextlib
 import functools
 import inspect
+import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import Future
@@ -18,13 +20,14 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self, TypeVar
 import anyio
 import anyio.to_thread
 
-from pyro_mcp.engine.tasks.results import TaskRecordResult
+from pyro_mcp.engine.tasks.results import TaskPort, TaskRecordResult
 from pyro_mcp.errors import UnknownMachine, UnknownTask
 from pyro_mcp.guest.control import Control
 from pyro_mcp.host.progress import Stoppable
 from pyro_mcp.model import VmRecord
 from pyro_mcp.sdk.handles import alike, ending, on_id
 from pyro_mcp.sdk.pyro import Pyro
+from pyro_mcp.sdk.tasks import TaskJob
 
 if TYPE_CHECKING:
     from pyro_mcp.engine.tasks.logs import Piece
@@ -100,6 +103,17 @@ def _delete_vm(pyro: Pyro, made: VmRecord) -> None:
     pyro.delete_vm(made["vm_id"])
 
 
+def _kill_job(pyro: Pyro, made: TaskJob) -> None:
+    pyro.signal_task_job(made["task_id"], made["job_id"], signal.SIGKILL, scope="all")
+
+
+def _unpublish(pyro: Pyro, made: TaskPort) -> None:
+    from pyro_mcp.engine.publish.ports import Port  # as Pyro does: who publishes nothing does not wait for it
+
+    port = Port(made["host_port"], made["guest_port"], made["address"])
+    pyro.unpublish_task(made["task_id"], port.place)
+
+
 class AsyncPyro:
     """One user's machines, tasks and environments. *pyro*: what it works with, or ``Pyro``'s parameters.
 
@@ -159,7 +173,7 @@ class AsyncPyro:
     push_task_sync = awaited(Pyro.push_task_sync)
     pull_task_sync = awaited(Pyro.pull_task_sync)
     exec_task = awaited(Pyro.exec_task)
-    start_task_job = awaited(Pyro.start_task_job)
+    start_task_job = awaited(Pyro.start_task_job, undo=_kill_job)
     attach_task_job = awaited(Pyro.attach_task_job, leaving=True)
     wait_task_job = awaited(Pyro.wait_task_job, leaving=True)
     signal_task_job = awaited(Pyro.signal_task_job)
@@ -168,7 +182,7 @@ class AsyncPyro:
     delete_task = awaited(Pyro.delete_task)
     list_tasks = awaited(Pyro.list_tasks)
     extend_task = awaited(Pyro.extend_task)
-    publish_task = awaited(Pyro.publish_task)
+    publish_task = awaited(Pyro.publish_task, undo=_unpublish)
     unpublish_task = awaited(Pyro.unpublish_task)
 
     async def follow_task(self, task_id: str, *, last: int | None = None) -> "AsyncIterator[Piece]":
