@@ -9,8 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from pyro_mcp.guest.capture import CaptureSinks
+from pyro_mcp.guest.execution import execute
+from pyro_mcp.guest.outcome import new_job
 from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.wait import until
+from pyro_mcp.model import CommandSpec
 from pyro_mcp.paths import Paths
 from pyro_mcp.sdk import Pyro
 
@@ -87,3 +91,12 @@ def cli(home: Paths) -> Cli:
         return Ended(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+def said_in(vm_id: str, command: str) -> str:
+    """The output of a command in a started machine, which goes on."""
+    machines = Pyro()._machines
+    sinks = CaptureSinks()
+    with machines.channels(machines.living(vm_id)).open(Deadline.after(30)) as session:
+        assert execute(session, CommandSpec(command, 30), new_job(), sinks=sinks).exit_code == 0
+    return sinks.stdout.text()

@@ -18,15 +18,11 @@ from pyro_mcp import Pyro
 from pyro_mcp.engine.records import MachineRecord
 from pyro_mcp.engine.store import Store
 from pyro_mcp.errors import InvalidRequest, MachineExpired, PyroError, UnknownMachine, WrongState
-from pyro_mcp.guest.capture import CaptureSinks
-from pyro_mcp.guest.execution import execute
-from pyro_mcp.guest.outcome import new_job
 from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.wait import until
-from pyro_mcp.model import CommandSpec
 from pyro_mcp.paths import Paths
 
-from .conftest import leftovers
+from .conftest import leftovers, said_in
 
 pytestmark = [pytest.mark.guest, pytest.mark.usefixtures("home")]
 
@@ -72,15 +68,6 @@ def test_a_stopped_machine_can_be_started_again() -> None:
     assert pyro.delete_vm(vm_id) == {"vm_id": vm_id, "deleted": True, "reason": "explicit_delete"}
     with pytest.raises(UnknownMachine):
         pyro.delete_vm(vm_id)
-
-
-def said_in(vm_id: str, command: str) -> str:
-    """The output of a command in a started machine, which goes on."""
-    machines = Pyro()._machines
-    sinks = CaptureSinks()
-    with machines.channels(machines.living(vm_id)).open(Deadline.after(30)) as session:
-        assert execute(session, CommandSpec(command, 30), new_job(), sinks=sinks).exit_code == 0
-    return sinks.stdout.text()
 
 
 def test_files_are_there_after_every_start() -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import io
 import os
 import random
 import subprocess
@@ -19,7 +20,7 @@ from pyro_mcp.engine.machines import Context, Machines
 from pyro_mcp.engine.store import Store
 from pyro_mcp.engine.workspace import PullOptions, PullResult, PushOptions, SyncResult, pull, push
 from pyro_mcp.environments.facade import Environments
-from pyro_mcp.errors import ArchiveRefused, WorkspaceFull
+from pyro_mcp.errors import ArchiveRefused, SyncConflict, WorkspaceFull
 from pyro_mcp.guest.capture import CaptureSinks
 from pyro_mcp.guest.client import ChannelOpener
 from pyro_mcp.guest.execution import execute
@@ -33,6 +34,7 @@ pytestmark = pytest.mark.guest
 
 KILLS = 8
 LIST = "cd /workspace && find . | LC_ALL=C sort; find . -type f -print0 | LC_ALL=C sort -z | xargs -0r sha256sum"
+OUTSIDE = "ls -A / /etc /root /var; sha256sum /etc/passwd"
 
 
 class Guest:
@@ -145,17 +147,36 @@ def test_archives_arrive_and_hostile_ones_change_nothing(guest: Guest, repositor
         made.add(repository, ".")
     guest.push(good, "seed")
     assert guest.run("cd /workspace/seed && git status --porcelain && ./run.sh") == "first\n"
-    before = guest.run(LIST)
-    for member in ("../out", "/etc/passwd", "seed/link/x"):
-        hostile = tmp_path / "hostile.tar"
+    guest.run("ln -s /etc /workspace/seed/etc")  # a guest's own link: what lies below it is not the workspace's
+    before, outside = guest.run(LIST), guest.run(OUTSIDE)
+    for name, members, refusal, reason in (
+        ("upwards", [file("../out")], ArchiveRefused, r"`\.\.` in its path"),
+        ("absolute", [file("/etc/passwd")], ArchiveRefused, "absolute path"),
+        ("link that leads out", [link("seed/link", "../../etc")], ArchiveRefused, "leads out"),
+        ("below a link", [link("seed/link", "src"), file("seed/link/new")], ArchiveRefused, "lies below seed/link"),
+        ("below the guest's link", [file("seed/etc/new")], SyncConflict, "/workspace/seed/etc is no directory"),
+    ):
+        hostile = tmp_path / f"{name}.tar"
         with tarfile.open(hostile, "w") as made:
-            link = tarfile.TarInfo("seed/link")
-            link.type, link.linkname = tarfile.SYMTYPE, "/etc"
-            made.addfile(link)
-            made.addfile(tarfile.TarInfo(member))
-        with pytest.raises(ArchiveRefused):
+            for member in (file("harmless"), *members):
+                made.addfile(member, io.BytesIO(bytes(member.size)))
+        with pytest.raises(refusal, match=reason):
             guest.push(hostile)
-    assert guest.run(LIST) == before
+        assert (guest.run(LIST), guest.run(OUTSIDE)) == (before, outside), name
+
+
+def file(name: str) -> tarfile.TarInfo:
+    """The header of a file of zeroes."""
+    info = tarfile.TarInfo(name)
+    info.size = 100
+    return info
+
+
+def link(name: str, target: str) -> tarfile.TarInfo:
+    """The header of a symbolic link."""
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = tarfile.SYMTYPE, target
+    return info
 
 
 def test_a_full_disk_leaves_the_old_tree_and_says_so(guest: Guest, tmp_path: Path) -> None:

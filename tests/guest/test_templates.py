@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from pyro_mcp.host.wait import until
 from pyro_mcp.paths import APPLICATION, Paths
 from pyro_mcp.sdk import Pyro
 
-from .conftest import Cli, start_pyro
+from .conftest import Cli, said_in, start_pyro
 
 pytestmark = pytest.mark.guest
 
@@ -144,15 +145,20 @@ def test_the_second_machine_goes_on_from_the_template_the_first_one_made(own_cac
     assert "phase=template" not in again.errors
 
 
+def command_line_of(paths: Paths, machine: str) -> bytes:
+    """That of the VMM of a machine."""
+    running = Store(paths.database).get(machine).running
+    assert running is not None
+    return Path(f"/proc/{running.vmm.pid}/cmdline").read_bytes()
+
+
 def vmm_command_line(paths: Paths) -> bytes:
     """That of a machine that was just started."""
     pyro = Pyro()
     machine = pyro.create_vm(environment="debian:12")["vm_id"]
     try:
         pyro.start_vm(machine)
-        running = Store(paths.database).get(machine).running
-        assert running is not None
-        return Path(f"/proc/{running.vmm.pid}/cmdline").read_bytes()
+        return command_line_of(paths, machine)
     finally:
         pyro.delete_vm(machine)
 
@@ -169,9 +175,13 @@ def test_a_machine_that_was_stopped_boots_with_its_own_disk(own_cache: Paths) ->
     machine = pyro.create_vm(environment="debian:12")["vm_id"]
     pyro.start_vm(machine)
     assert has_template(own_cache)
+    assert b"-incoming" in command_line_of(own_cache, machine)
+    first_boot = said_in(machine, "echo own > /root/own; cat /proc/sys/kernel/random/boot_id")
     pyro.stop_vm(machine)
     pyro.start_vm(machine)
-    assert pyro.exec_vm(machine, command="id -u")["stdout"] == "0\n"
+    assert b"-incoming" not in command_line_of(own_cache, machine)
+    assert said_in(machine, "cat /proc/sys/kernel/random/boot_id") != first_boot
+    assert pyro.exec_vm(machine, command="cat /root/own")["stdout"] == "own\n"
 
 
 def test_the_vmm_may_read_the_templates_memory_and_not_write_it(own_cache: Paths) -> None:
@@ -180,17 +190,19 @@ def test_the_vmm_may_read_the_templates_memory_and_not_write_it(own_cache: Paths
     record = Pyro().build_template(environment="debian:12")
     memory = own_cache.template(record["key"]).memory
     program = (
-        f"import os; os.setgroups([]); os.setgid({FIRST_UID}); os.setuid({FIRST_UID}); import sys\n"
-        "path = f'/proc/self/fd/{sys.argv[1]}'\n"
-        "assert os.read(os.open(path, os.O_RDONLY), 1) is not None\n"
-        "os.open(path, os.O_RDWR)"
+        f"import os, sys; os.setgroups([]); os.setgid({FIRST_UID}); os.setuid({FIRST_UID})\n"
+        "for flags in (os.O_RDONLY, os.O_RDWR, os.O_WRONLY):\n"
+        "    try:\n"
+        "        os.close(os.open(f'/proc/self/fd/{sys.argv[1]}', flags))\n"
+        "        print('opened')\n"
+        "    except PermissionError:\n"
+        "        print('refused')\n"
     )
     with memory.open("rb") as stream:
         number = stream.fileno()
-        argv = ["python3", "-c", program, str(number)]
-        done = subprocess.run(argv, pass_fds=[number], capture_output=True, timeout=60, check=False)
-    assert b"PermissionError" in done.stderr
-    assert b"O_RDWR" in done.stderr or b"<string>" in done.stderr
+        argv = [sys.executable, "-I", "-c", program, str(number)]
+        done = subprocess.run(argv, pass_fds=[number], capture_output=True, timeout=60, check=True)
+    assert done.stdout.split() == [b"opened", b"refused", b"refused"]
 
 
 @pytest.mark.parametrize("name", ["memory.bin", "state.bin"])
