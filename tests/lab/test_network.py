@@ -27,6 +27,7 @@ for host in example.com 10.0.0.1 169.254.169.254 5.6.7.8; do
   echo "$host: ${said:-closed}"
 done
 """
+ASK = 'exec 3<>/dev/tcp/example.com/80; echo -e "GET / HTTP/1.0\\r\\n\\r" >&3; tail -n 1 <&3'
 ANSWER = (
     "use IO::Socket::INET; $|=1; my $s=IO::Socket::INET->new(LocalAddr=>q(127.0.0.1),LocalPort=>80,Listen=>9) or die;"
     " print qq(ready\\n); my $c=$s->accept; my $r=<$c>; print $c qq(said $r);"
@@ -105,6 +106,25 @@ def test_what_is_killed_leaves_nothing_and_a_lost_way_out_is_told(
         assert (GATE_LOST.encode() in errors, output == b"on\n") == (lost, lost), errors
     assert [name for name, pidfd in watched.items() if not ends(pidfd, END_SECONDS)] == []
     assert until(lambda: not world.traces(), Deadline.after(END_SECONDS)), world.traces()
+
+
+@ONLY_ROOT
+@pytest.mark.parametrize("templates", ["resumed", "booted"])
+def test_ten_at_once_each_have_a_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, templates: str) -> None:
+    """All are up before the first asks."""
+    fetch = f"echo up; read x; {ASK}"
+    with World(tmp_path, forwards=True) as world:
+        argv = world.inside(run_argv("-i", "--quiet", "--network", "--mem-mib", "256", command=f"bash -c '{fetch}'"))
+        if templates == "booted":
+            monkeypatch.setenv("PYRO_NO_TEMPLATES", "1")
+        else:
+            subprocess.run(argv, input=b"\n", capture_output=True, timeout=SECONDS, check=True)
+        runs = [subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(10)]
+        assert [run.stdout and run.stdout.readline() for run in runs] == ["up\n"] * len(runs)
+        said = [run.communicate("\n", timeout=SECONDS)[0] for run in runs]
+        assert said == ["this is 93.184.216.34\n"] * len(runs)
+        assert [run.returncode for run in runs] == [0] * len(runs)
+        assert until(lambda: not world.traces(), Deadline.after(END_SECONDS)), world.traces()
 
 
 def test_a_port_of_a_guest_of_firecracker_is_one_of_this_host() -> None:
