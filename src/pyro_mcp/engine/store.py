@@ -60,6 +60,11 @@ class Store:
         with self.database.transaction() as connection:
             return _all(connection)
 
+    def has_tasks(self) -> bool:
+        """Whether a task is on record, sound or damaged: ``engine.tasks`` has them in the same file."""
+        with self.database.transaction() as connection:
+            return connection.execute("SELECT 1 FROM tasks LIMIT 1").fetchone() is not None
+
     def _read(self, connection: sqlite3.Connection, machine_id: str) -> MachineRecord:
         row = connection.execute("SELECT record FROM machines WHERE machine_id = ?", (machine_id,)).fetchone()
         if row is None:

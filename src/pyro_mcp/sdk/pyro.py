@@ -2,6 +2,7 @@
 
 import copy
 import importlib
+import os
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -217,7 +218,8 @@ class Pyro(EnvironmentMethods, MachineMethods, TaskMethods):
 
     def _open(self) -> Context:
         context = Context(self._paths, self._settings, Store(self._paths.database), self._environments)
-        if self._paths.tasks.exists():
+        # Who has none does not wait for what they need.
+        if context.store.has_tasks() or _holds_something(self._paths.tasks):
             from pyro_mcp.engine.tasks.service import open_state
 
             swept = open_state(context)
@@ -238,6 +240,14 @@ class Pyro(EnvironmentMethods, MachineMethods, TaskMethods):
     @property
     def _runs(self) -> Runs:
         return Runs(self._context, self._pool)
+
+
+def _holds_something(directory: Path) -> bool:
+    try:
+        with os.scandir(directory) as entries:
+            return any(entries)
+    except FileNotFoundError:
+        return False
 
 
 def _chosen(settings: Settings, backend_name: str | None, max_active_vms: int | None) -> Settings:

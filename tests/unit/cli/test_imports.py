@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -58,3 +59,14 @@ def test_a_run_loads_a_bounded_number_of_modules(run_modules: set[str]) -> None:
 @pytest.mark.parametrize("name", UNWANTED)
 def test_a_run_does_not_load_what_it_does_not_need(run_modules: set[str], name: str) -> None:
     assert name not in run_modules
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_who_has_no_task_does_not_load_what_tasks_need(tmp_path: Path, *, left: bool) -> None:
+    stray = tmp_path / "tasks" / "0123456789ab"
+    stray.mkdir(parents=True)
+    if not left:
+        stray.rmdir()
+    modules = loaded(f"from pyro_mcp import Pyro; Pyro(base_dir={str(tmp_path)!r}).reap_expired()")
+    assert ("pyro_mcp.engine.tasks.service" in modules) == left
+    assert not stray.exists()
