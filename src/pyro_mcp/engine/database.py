@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pyro_mcp.errors import Busy, NoSpace, StorageFault
+from pyro_mcp.host.deadline import Deadline
 from pyro_mcp.host.files import private_directory
+from pyro_mcp.host.wait import attempts
 
 BUSY_SECONDS = 15.0
 # What leads from each version to the next; user_version (PRAGMA) counts how many of them the file has seen.
@@ -90,7 +92,7 @@ class Database:
     def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            _write_ahead(connection)
             connection.execute("PRAGMA synchronous = NORMAL")
         except BaseException:
             connection.close()
@@ -124,6 +126,19 @@ def _file(path: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return status.st_dev, status.st_ino
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Have the file use a write-ahead log. Of several that open a new file, SQLite makes all but one fail at once."""
+    limit = Deadline.after(BUSY_SECONDS)
+    for _ in attempts(limit):
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if limit.passed or "locked" not in str(error):
+                raise
+        else:
+            return
 
 
 @contextlib.contextmanager
