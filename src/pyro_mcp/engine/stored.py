@@ -94,3 +94,17 @@ def one_of(*known: str) -> Check:
 def maybe(check: Check) -> Check:
     """What *check* takes, or nothing."""
     return lambda value: None if value is None else check(value)
+
+
+# What a machine and a task have alike: what was asked for, and when.
+ASKED_FOR: dict[str, Check] = {
+    "environment": text,
+    "environment_version": maybe(text),
+    "vcpu_count": whole,
+    "mem_mib": whole,
+    "disk_mib": whole,
+    "ttl_seconds": whole,
+    "created_at": moment,
+    "expires_at": moment,
+    "allow_host_compat": flag,
+}
